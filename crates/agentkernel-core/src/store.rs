@@ -1,0 +1,96 @@
+//! Images and volumes of a backend.
+use std::fmt;
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use crate::{Events, ImageRef, Result, SandboxName, Source, VolumeName};
+
+/// The images of a backend.
+#[async_trait]
+pub trait ImageStore: fmt::Debug + Send + Sync {
+    /// Returns the image if it is present.
+    async fn inspect(&self, image: &ImageRef) -> Result<Option<ImageInfo>>;
+
+    /// Pulls an image; the last event is [`Progress::Done`]. Local names are never pulled.
+    ///
+    /// # Cancellation
+    /// Dropping the stream cancels the pull.
+    async fn pull(&self, image: &ImageRef) -> Result<Events<Progress>>;
+
+    /// Loads an archive, either of `docker save` or a plain root file system, plain or compressed as the engine accepts,
+    /// and names it.
+    async fn import(&self, archive: Source<'_>, name: &ImageRef) -> Result<ImageInfo>;
+
+    /// Returns the images, ordered by name.
+    async fn list(&self) -> Result<Vec<ImageInfo>>;
+
+    /// Removes an image's name, and the image with its last name.
+    async fn remove(&self, image: &ImageRef) -> Result<()>;
+
+    /// Keeps a sandbox's file system as an image. Requires [`Capability::Snapshot`](crate::Capability::Snapshot).
+    async fn commit(&self, sandbox: &SandboxName, name: &ImageRef) -> Result<ImageInfo>;
+}
+
+/// The named volumes of a backend.
+#[async_trait]
+pub trait VolumeStore: fmt::Debug + Send + Sync {
+    /// Returns our volumes, ordered by name.
+    async fn list(&self) -> Result<Vec<VolumeInfo>>;
+
+    /// Removes a volume and its content.
+    async fn remove(&self, name: &VolumeName) -> Result<()>;
+}
+
+/// An image.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImageInfo {
+    /// Its name.
+    pub name: String,
+    /// The engine's id of it.
+    pub id: String,
+    /// The digest in its registry (`sha256:…`), if it came from one.
+    pub digest: Option<String>,
+    /// Size in bytes.
+    pub size: u64,
+    /// Creation, in seconds since 1970.
+    pub created: i64,
+}
+
+impl ImageInfo {
+    /// Makes an info from what every backend knows.
+    pub fn new(name: impl Into<String>, id: impl Into<String>) -> Self {
+        Self { name: name.into(), id: id.into(), digest: None, size: 0, created: 0 }
+    }
+}
+
+/// How far a pull is.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Bytes fetched so far and, once known, of how many.
+    Bytes {
+        /// Fetched.
+        done: u64,
+        /// All.
+        total: Option<u64>,
+    },
+    /// The image is here.
+    Done(ImageInfo),
+}
+
+/// A volume.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VolumeInfo {
+    /// Its name.
+    pub name: VolumeName,
+}
+
+impl VolumeInfo {
+    /// Makes an info.
+    pub fn new(name: VolumeName) -> Self {
+        Self { name }
+    }
+}
