@@ -1,0 +1,121 @@
+//! Makes a Debian or Ubuntu machine ready for the suites: packages, a running Docker Engine, fixture images.
+use std::{
+    env,
+    fs::{self, File},
+    path::Path,
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    fixture,
+    process::{command, read, run, say, succeeds},
+};
+
+/// Packages, each with a file that shows it is there already.
+const PACKAGES: [(&str, &str); 4] = [
+    ("docker.io", "/usr/sbin/dockerd"),
+    ("busybox-static", "/usr/share/doc/busybox-static"),
+    ("hyperfine", "/usr/bin/hyperfine"),
+    ("docker-registry", "/usr/bin/docker-registry"),
+];
+const ENGINE_START: Duration = Duration::from_secs(90);
+
+/// Installs and starts what is missing; what is there is left alone.
+pub(crate) fn provision() -> Result<()> {
+    install()?;
+    start_engine()?;
+    fixture::build()
+}
+
+fn install() -> Result<()> {
+    let missing = PACKAGES
+        .iter()
+        .filter(|(package, witness)| !Path::new(witness).exists() && !is_elsewhere(package))
+        .map(|(package, _)| *package)
+        .collect::<Vec<_>>();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !is_root() || !Path::new("/usr/bin/apt-get").exists() {
+        bail!(
+            "these packages are missing: {}; run this as root on Debian or Ubuntu, or install them",
+            missing.join(" ")
+        );
+    }
+    let apt = |args: &[&str]| {
+        run(command("apt-get", args).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()))
+    };
+    apt(&["-qq", "update"])?;
+    let mut args = vec!["-qq", "install", "--yes", "--no-install-recommends"];
+    args.extend(missing);
+    apt(&args)
+}
+
+/// An engine from elsewhere (docker-ce, a remote one) serves as well as the package.
+fn is_elsewhere(package: &str) -> bool {
+    package == "docker.io" && engine_answers()
+}
+
+fn is_root() -> bool {
+    read(&mut command("id", ["-u"])).is_ok_and(|id| id.trim() == "0")
+}
+
+fn engine_answers() -> bool {
+    succeeds(&mut command("docker", ["info", "--format", "{{.ServerVersion}}"]))
+}
+
+fn start_engine() -> Result<()> {
+    if engine_answers() {
+        return Ok(());
+    }
+    if !is_root() {
+        bail!("no Docker Engine answers, and only root can start one");
+    }
+    if Path::new("/run/systemd/system").exists() {
+        run(&mut command("systemctl", ["start", "docker"]))?;
+        return wait_for_engine("see `journalctl -u docker`");
+    }
+    let log = env::temp_dir().join("agentkernel-dockerd.log");
+    mount_cgroups()?;
+    // A pid file that a killed engine left behind keeps the next one from starting.
+    let stale = Path::new("/var/run/docker.pid");
+    if !fs::read_to_string(stale).is_ok_and(|pid| Path::new("/proc").join(pid.trim()).join("exe").exists()) {
+        let _absent = fs::remove_file(stale);
+    }
+    say("$ dockerd (detached)");
+    let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    // A session of its own: it must outlive this terminal and its Ctrl-C.
+    command("setsid", ["dockerd"])
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .spawn()
+        .context("dockerd did not start")?;
+    wait_for_engine(&format!("see {}", log.display()))
+}
+
+/// A container without a cgroup mount is what many CI machines are.
+fn mount_cgroups() -> Result<()> {
+    let root = Path::new("/sys/fs/cgroup");
+    let is_mounted = fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_some());
+    if is_mounted {
+        Ok(())
+    } else {
+        run(&mut command("mount", ["-t", "cgroup2", "cgroup2", "/sys/fs/cgroup"]))
+    }
+}
+
+fn wait_for_engine(advice: &str) -> Result<()> {
+    let deadline = Instant::now() + ENGINE_START;
+    while Instant::now() < deadline {
+        if engine_answers() {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    bail!("the Docker Engine does not answer after {} s: {advice}", ENGINE_START.as_secs())
+}
