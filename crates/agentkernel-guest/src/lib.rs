@@ -1,1 +1,7 @@
-//! Being written.
+//! The guest: the small init that does everything inside a sandbox, and the protocol that it speaks.
+//!
+//! - [`protocol`] is the wire format, for both sides; it compiles everywhere. It is described in
+//!   `docs/guest-protocol.md`.
+//! - `program` is the init itself, Linux only: PID 1 of the sandbox, one poll loop, no threads.
+
+pub mod protocol;
