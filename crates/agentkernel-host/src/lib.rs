@@ -1,1 +1,31 @@
-//! Being written.
+//! The host's side of a sandbox: everything that backends share and callers never see.
+//!
+//! - [`GuestClient`] speaks the guest's protocol over any byte stream and believes nothing of what it reads.
+//! - [`GuestSandbox`] is the exec and file half of [`agentkernel_core::Sandbox`], written once over a client.
+//! - [`RunDir`], [`BootSocket`] and [`ControlSocket`] are how host and guest find each other on one kernel.
+//! - [`find_guest`] finds the guest's program and lays it out so that it can be mounted.
+//! - [`StateLabels`] is what is kept with the engine's object; [`host_context`] and [`liveness`] are the owner.
+#![forbid(unsafe_code)]
+
+mod boot;
+mod channel;
+mod client;
+mod elf;
+mod exec;
+mod failure;
+mod files;
+mod forward;
+mod labels;
+mod owner;
+mod program;
+mod run_dir;
+mod sandbox;
+
+pub use agentkernel_guest::protocol::{Configure, GUEST_DIR, INIT_UID, Report};
+pub use boot::{BootConnection, BootSocket, ControlSocket};
+pub use client::{GuestClient, HELLO_DEADLINE, REQUEST_DEADLINE};
+pub use labels::StateLabels;
+pub use owner::{host_context, liveness};
+pub use program::{GUEST_BIN_DIR, GuestProgram, find_guest, offer_own_executable};
+pub use run_dir::{BOOT_TARGET, RunDir};
+pub use sandbox::GuestSandbox;

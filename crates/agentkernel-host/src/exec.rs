@@ -1,0 +1,226 @@
+//! Commands over a guest: a channel as an [`ExecSession`].
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use agentkernel_core::{
+    CommandInfo, EnvVar, Error, ErrorKind, ExecControl, ExecEvent, ExecId, ExecSession, ExecSpec, ExitStatus,
+    Replay, Result, Signal, TtySize, Writer, async_trait,
+};
+use agentkernel_guest::protocol::{CommandEntry, FromGuest, Request, Spawn, Status, ToGuest};
+use bytes::Bytes;
+use futures_core::Stream;
+use tokio::io::AsyncWrite;
+
+use crate::{
+    GuestClient, REQUEST_DEADLINE,
+    channel::{Channel, Frame},
+    failure,
+};
+
+const RUN: &str = "run command";
+
+pub(crate) async fn spawn(client: &GuestClient, spec: &ExecSpec) -> Result<ExecSession> {
+    let options = &spec.options;
+    let variable = |var: &EnvVar| [var.name().as_bytes(), b"=", var.value()].concat();
+    let request = Request::Spawn(Spawn {
+        argv: spec.argv.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
+        env: options.env.iter().map(variable).collect(),
+        cwd: options.cwd.as_ref().map(|cwd| cwd.as_bytes().to_vec()),
+        user: options.user.as_ref().map(|user| user.as_str().as_bytes().to_vec()),
+        tty: options.tty.map(|size| (size.rows, size.columns)),
+        stdin: options.stdin,
+        timeout_ms: options.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+        main: spec.main,
+        detached: spec.detached,
+    });
+    let program = spec.argv.first().map(|program| String::from_utf8_lossy(program.as_bytes()).into_owned());
+    let session = session(client, request, options.stdin).await.map_err(|error| {
+        let about_the_program =
+            matches!(error.kind(), ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable);
+        match (about_the_program, program) {
+            (true, Some(program)) => error.with_context("program", program),
+            _ => error,
+        }
+    })?;
+    Ok(session.with_output_limit(options.output_limit))
+}
+
+pub(crate) async fn attach(client: &GuestClient, id: &ExecId, replay: Replay) -> Result<ExecSession> {
+    let number = id.as_str().parse().map_err(|_| {
+        Error::new(ErrorKind::NotFound, "attach to command", "there is no such command in the sandbox")
+            .with_context("id", id)
+    })?;
+    let request = Request::Attach { id: number, replay: replay == Replay::Kept };
+    session(client, request, true).await.map_err(|error| error.with_context("id", id))
+}
+
+async fn session(client: &GuestClient, request: Request, stdin: bool) -> Result<ExecSession> {
+    let channel = Arc::new(client.request(request, |_, _| ())?);
+    let id = match channel.answer(RUN, REQUEST_DEADLINE).await? {
+        Frame::Other(FromGuest::Started { id }) => id,
+        Frame::Other(FromGuest::Failed(failed)) => return Err(failure::refused(RUN, &failed)),
+        _ => return Err(failure::out_of_place(RUN)),
+    };
+    let stdin = stdin.then(|| Box::pin(Input { channel: Arc::clone(&channel), eof: false }) as Writer);
+    let control = Arc::new(Control { channel: Arc::clone(&channel), ended: AtomicBool::new(false) });
+    let events = Output { channel, control: Arc::clone(&control), ended: false };
+    Ok(ExecSession::new(id.into(), Box::pin(events), stdin, control))
+}
+
+/// The command's output. Dropping it closes the channel: the guest then kills the command, unless it is detached.
+struct Output {
+    channel: Arc<Channel>,
+    control: Arc<Control>,
+    ended: bool,
+}
+
+impl Stream for Output {
+    type Item = Result<ExecEvent>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let event = match ready!(self.channel.poll_next(context)) {
+            Ok(Frame::Stdout(bytes)) => return Poll::Ready(Some(Ok(ExecEvent::Stdout(bytes)))),
+            Ok(Frame::Stderr(bytes)) => return Poll::Ready(Some(Ok(ExecEvent::Stderr(bytes)))),
+            Ok(Frame::Other(FromGuest::Exited(status))) => status_of(status).map(ExecEvent::Exited),
+            Ok(Frame::Other(FromGuest::Failed(failed))) => Err(failure::refused(RUN, &failed)),
+            Ok(Frame::Other(_)) => Err(failure::out_of_place(RUN)),
+            Err(error) => Err(error.with_operation(RUN)),
+        };
+        self.ended = true;
+        self.control.ended.store(true, Ordering::Relaxed);
+        Poll::Ready(Some(event))
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.control.ended.store(true, Ordering::Relaxed);
+        self.channel.close();
+    }
+}
+
+fn status_of(status: Status) -> Result<ExitStatus> {
+    match status {
+        Status::Code(code) => Ok(ExitStatus::Code(code)),
+        Status::Signal(number) => {
+            Signal::new(number).map(ExitStatus::Signal).ok_or_else(|| failure::out_of_place(RUN))
+        }
+        Status::TimedOut => Ok(ExitStatus::TimedOut),
+        Status::OutOfMemory => Ok(ExitStatus::OutOfMemory),
+    }
+}
+
+/// The command's stdin. Shutting it down or dropping it is end-of-file; a command that ended takes no more.
+struct Input {
+    channel: Arc<Channel>,
+    eof: bool,
+}
+
+impl Input {
+    fn end(&mut self) {
+        if !std::mem::replace(&mut self.eof, true) {
+            self.channel.send(&ToGuest::Eof);
+        }
+    }
+}
+
+impl AsyncWrite for Input {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.eof {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        self.channel.poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.end();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+struct Control {
+    channel: Arc<Channel>,
+    ended: AtomicBool,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// Sends a frame about a command that still runs, and waits until the guest has taken it.
+    async fn tell(&self, frame: ToGuest) -> Result<()> {
+        if self.ended.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.channel.send(&frame);
+        self.channel.settle().await
+    }
+}
+
+#[async_trait]
+impl ExecControl for Control {
+    async fn signal(&self, signal: Signal) -> Result<()> {
+        self.tell(ToGuest::Signal(signal.number())).await
+    }
+
+    async fn resize(&self, size: TtySize) -> Result<()> {
+        self.tell(ToGuest::Resize { rows: size.rows, columns: size.columns }).await
+    }
+
+    async fn detach(&self) -> Result<()> {
+        self.tell(ToGuest::Detach).await
+    }
+}
+
+pub(crate) async fn commands(client: &GuestClient) -> Result<Vec<CommandInfo>> {
+    const LIST: &str = "list commands";
+    let channel = client.request(Request::Commands, |_, _| ())?;
+    let mut all = Vec::new();
+    loop {
+        match channel.answer(LIST, REQUEST_DEADLINE).await? {
+            Frame::Other(FromGuest::Command(entry)) => all.push(info(*entry)?),
+            Frame::Other(FromGuest::Done) => return Ok(all),
+            Frame::Other(FromGuest::Failed(failed)) => return Err(failure::refused(LIST, &failed)),
+            _ => return Err(failure::out_of_place(LIST)),
+        }
+        if all.len() > MAX_COMMANDS {
+            return Err(failure::out_of_place(LIST));
+        }
+    }
+}
+
+/// More commands than processes fit into a sandbox: the guest lies.
+const MAX_COMMANDS: usize = 1 << 16;
+
+fn info(entry: CommandEntry) -> Result<CommandInfo> {
+    let mut info = CommandInfo::new(entry.id.into(), entry.argv.into_iter().map(Bytes::from).collect());
+    info.exit = entry.exit.map(status_of).transpose()?;
+    info.running = entry.running;
+    info.detached = entry.detached;
+    info.main = entry.main;
+    info.age = std::time::Duration::from_millis(entry.age_ms);
+    Ok(info)
+}
