@@ -4,4 +4,8 @@
 //!   `docs/guest-protocol.md`.
 //! - `program` is the init itself, Linux only: PID 1 of the sandbox, one poll loop, no threads.
 
+#[cfg(target_os = "linux")]
+pub mod program;
 pub mod protocol;
+#[cfg(target_os = "linux")]
+mod sys;

@@ -1,0 +1,399 @@
+//! The guest's state and its one loop: wait, do what is ready, move output on, send, look at the clock.
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
+
+use super::cgroup::Cgroup;
+use super::channel::{Channel, Route, Work};
+use super::command::Command;
+use super::connection::Connection;
+use super::environment::Environment;
+use super::forward::{Forward, Listening};
+use super::identity::Rights;
+use super::ring::Stream;
+use super::worker::Worker;
+use crate::protocol::{FromGuest, MAX_CONNECTIONS, MAX_DATA, Status};
+use crate::sys;
+
+/// The grace of a shutdown that the engine asks for by SIGTERM.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How commands are run unless they say otherwise.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) user: Option<Vec<u8>>,
+    pub(crate) cwd: Vec<u8>,
+    pub(crate) environment: Environment,
+    pub(crate) rights: Rights,
+    pub(crate) log_output: bool,
+    /// How much of each command's output is kept.
+    pub(crate) kept: usize,
+}
+
+/// Something that the loop waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    Signals,
+    Listener,
+    Connection(u64),
+    CommandReport(u64),
+    CommandTree(u64),
+    CommandOutput(u64, Stream),
+    CommandInput(u64),
+    CommandLog(u64),
+    WorkerStatus(u64),
+    WorkerOutput(u64),
+    WorkerInput(u64),
+    Forward(u64),
+    Listening(u64),
+}
+
+/// Everything that the guest knows.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) settings: Settings,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) is_init: bool,
+    pub(crate) connections: BTreeMap<u64, Connection>,
+    pub(crate) commands: BTreeMap<u64, Command>,
+    pub(crate) next_command: u64,
+    pub(crate) workers: BTreeMap<u64, Worker>,
+    pub(crate) forwards: BTreeMap<u64, Forward>,
+    pub(crate) listening: BTreeMap<u64, Listening>,
+    /// When orphans are looked for again.
+    pub(crate) orphans: Option<Instant>,
+    /// When everything is killed.
+    pub(crate) shutdown: Option<Instant>,
+    next_id: u64,
+    signals: OwnedFd,
+    listener: Option<OwnedFd>,
+    deadline: Option<Instant>,
+    oom_kills: u64,
+    /// The main command's end, which is ours.
+    exit_code: Option<u8>,
+    buffer: Vec<u8>,
+}
+
+impl Guest {
+    pub(crate) fn new(
+        settings: Settings,
+        cgroup: Cgroup,
+        signals: OwnedFd,
+        listener: Option<OwnedFd>,
+        boot: Connection,
+        deadline: Option<Instant>,
+        is_init: bool,
+    ) -> Self {
+        let oom_kills = cgroup.oom_kills();
+        Self {
+            settings,
+            cgroup,
+            is_init,
+            connections: BTreeMap::from([(1, boot)]),
+            commands: BTreeMap::new(),
+            next_command: 0,
+            workers: BTreeMap::new(),
+            forwards: BTreeMap::new(),
+            listening: BTreeMap::new(),
+            orphans: None,
+            shutdown: None,
+            next_id: 1,
+            signals,
+            listener,
+            deadline,
+            oom_kills,
+            exit_code: None,
+            buffer: vec![0; MAX_DATA],
+        }
+    }
+
+    /// Serves until the sandbox ends; returns its exit code.
+    pub(crate) fn serve(mut self) -> u8 {
+        // The host may have asked for something already.
+        self.frames(1);
+        loop {
+            self.deliver();
+            self.forget_commands();
+            for connection in self.connections.values_mut() {
+                connection.flush();
+            }
+            if let Some(code) = self.remove_broken().or_else(|| self.over(Instant::now())) {
+                self.kill_all();
+                return code;
+            }
+            match self.wait() {
+                Ok(ready) => {
+                    for (source, events) in ready {
+                        self.handle(source, events);
+                    }
+                }
+                Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+                // A guest that cannot wait cannot serve: end, and with it the sandbox.
+                Err(_) => {
+                    self.kill_all();
+                    return super::FAILED;
+                }
+            }
+            self.clock(Instant::now());
+        }
+    }
+
+    pub(crate) fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn wait(&self) -> io::Result<Vec<(Source, PollFlags)>> {
+        let mut waits = Vec::new();
+        self.sources(&mut |source, fd, events| waits.push((source, fd, events)));
+        let mut fds: Vec<PollFd<'_>> =
+            waits.iter().map(|(_, fd, events)| PollFd::from_borrowed_fd(*fd, *events)).collect();
+        let timeout = self.due().map(|due| due.saturating_duration_since(Instant::now()));
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        poll(&mut fds, timeout.as_ref())?;
+        let ready = waits.iter().map(|(source, _, _)| *source).zip(fds.iter().map(PollFd::revents));
+        Ok(ready.filter(|(_, events)| !events.is_empty()).collect())
+    }
+
+    fn sources<'a>(&'a self, add: &mut dyn FnMut(Source, BorrowedFd<'a>, PollFlags)) {
+        let (read, write) = (PollFlags::IN, PollFlags::OUT);
+        add(Source::Signals, self.signals.as_fd(), read);
+        for (id, command) in &self.commands {
+            if let Some(report) = &command.report {
+                add(Source::CommandReport(*id), report.as_fd(), read);
+            }
+            // Before the end, so that what a pipe holds is counted after it.
+            if let Some(tree) = &command.tree {
+                add(Source::CommandTree(*id), tree.as_fd(), read);
+            }
+            for (stream, fd) in command.outputs.readable() {
+                add(Source::CommandOutput(*id, stream), fd, read);
+            }
+            if let Some(fd) = command.sink.waiting_for() {
+                add(Source::CommandInput(*id), fd, write);
+            }
+            if let Some(fd) = command.outputs.log_waits() {
+                add(Source::CommandLog(*id), fd, write);
+            }
+        }
+        self.worker_sources(add);
+        self.forward_sources(add);
+        for (id, connection) in &self.connections {
+            add(Source::Connection(*id), connection.socket.as_fd(), connection.events());
+        }
+        if let Some(listener) = &self.listener
+            && self.connections.len() < MAX_CONNECTIONS
+        {
+            add(Source::Listener, listener.as_fd(), read);
+        }
+    }
+
+    fn handle(&mut self, source: Source, events: PollFlags) {
+        match source {
+            Source::Signals => self.read_signals(),
+            Source::Listener => self.accept(),
+            Source::Connection(id) => self.connection_ready(id, events),
+            Source::CommandReport(id) => self.command_report(id),
+            Source::CommandTree(id) => self.command_tree(id),
+            Source::CommandOutput(id, stream) => {
+                if let Some(command) = self.commands.get_mut(&id) {
+                    command.outputs.read(stream, &mut self.buffer);
+                }
+            }
+            Source::CommandInput(id) => self.command_writable(id),
+            // Written below, with everything else.
+            Source::CommandLog(_) => {}
+            Source::WorkerStatus(id) => self.worker_status(id),
+            Source::WorkerOutput(id) => {
+                let mut buffer = std::mem::take(&mut self.buffer);
+                self.worker_output(id, &mut buffer);
+                self.buffer = buffer;
+            }
+            Source::WorkerInput(id) => self.worker_writable(id),
+            Source::Forward(id) => {
+                let mut buffer = std::mem::take(&mut self.buffer);
+                self.forward_ready(id, events, &mut buffer);
+                self.buffer = buffer;
+            }
+            Source::Listening(id) => self.listening_ready(id),
+        }
+    }
+
+    fn read_signals(&mut self) {
+        while let Some(signal) = sys::read_signal(&self.signals) {
+            match signal.number {
+                libc::SIGCHLD => {
+                    // Who ends is known from its pipes; here it is only put to rest.
+                    while let Ok(Some((pid, status))) = sys::wait(-1, libc::WNOHANG | libc::__WALL) {
+                        self.worker_died(pid, status);
+                    }
+                }
+                // From outside only: nobody inside decides when the sandbox ends.
+                libc::SIGTERM if signal.sender == 0 || !self.is_init => match self.shutdown {
+                    Some(_) => self.shutdown = Some(Instant::now()),
+                    None => self.begin_shutdown(GRACE),
+                },
+                _ => {}
+            }
+        }
+    }
+
+    /// Begins to end the sandbox.
+    pub(crate) fn begin_shutdown(&mut self, grace: Duration) {
+        let until = Instant::now() + grace;
+        self.shutdown = Some(self.shutdown.map_or(until, |earlier| earlier.min(until)));
+        self.terminate_all();
+    }
+
+    fn accept(&mut self) {
+        while self.connections.len() < MAX_CONNECTIONS
+            && let Some(listener) = &self.listener
+        {
+            let socket = match accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(socket) => socket,
+                Err(Errno::INTR | Errno::CONNABORTED) => continue,
+                Err(_) => break,
+            };
+            // Inside there is no way to this socket; a peer with a process id would have found one.
+            if self.is_init && !matches!(sys::peer_pid(&socket), Ok(0)) {
+                continue;
+            }
+            let id = self.next_id();
+            self.connections.insert(id, Connection::new(socket));
+        }
+    }
+
+    fn connection_ready(&mut self, id: u64, events: PollFlags) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if events.contains(PollFlags::IN) {
+            if connection.receive(&mut self.buffer) {
+                self.frames(id);
+            } else {
+                connection.broken = true;
+            }
+        } else if events.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
+            connection.broken = true;
+        }
+    }
+
+    /// Sends a frame that is no data.
+    pub(crate) fn send(&mut self, route: Route, frame: &FromGuest) {
+        if let Some(connection) = self.connections.get_mut(&route.connection) {
+            connection.send(route.channel, frame);
+        }
+    }
+
+    /// Opens a channel.
+    pub(crate) fn open(&mut self, route: Route, work: Work) {
+        if let Some(connection) = self.connections.get_mut(&route.connection) {
+            connection.channels.insert(route.channel, Channel::new(work));
+        }
+    }
+
+    /// Sends the terminal frame of a channel.
+    pub(crate) fn finish(&mut self, route: Route, frame: &FromGuest) {
+        if let Some(connection) = self.connections.get_mut(&route.connection) {
+            connection.channels.remove(&route.channel);
+            connection.send(route.channel, frame);
+        }
+    }
+
+    /// Grants the host as much as was used up.
+    pub(crate) fn consumed(&mut self, route: Route, count: usize) {
+        if let Some(connection) = self.connections.get_mut(&route.connection)
+            && let Some(channel) = connection.channels.get_mut(&route.channel)
+            && let Some(credit) = channel.consume(count)
+        {
+            connection.send(route.channel, &FromGuest::Credit(credit));
+        }
+    }
+
+    /// Whether the kernel has killed something for want of memory since this was last asked.
+    pub(crate) fn oom_happened(&mut self) -> bool {
+        let kills = self.cgroup.oom_kills();
+        let happened = kills > self.oom_kills;
+        // Each kill explains one death.
+        self.oom_kills = if happened { self.oom_kills + 1 } else { kills };
+        happened
+    }
+
+    fn remove_broken(&mut self) -> Option<u8> {
+        let broken: Vec<u64> =
+            self.connections.iter().filter(|(_, it)| it.broken).map(|(id, _)| *id).collect();
+        for id in broken {
+            let connection = self.connections.remove(&id)?;
+            if connection.lease {
+                return Some(0);
+            }
+            for (channel, it) in &connection.channels {
+                self.close_work(Route { connection: id, channel: *channel }, it.work);
+            }
+        }
+        None
+    }
+
+    /// The code to end with, if it is time.
+    fn over(&mut self, now: Instant) -> Option<u8> {
+        for command in self.commands.values() {
+            if command.main && command.outputs.is_over() {
+                self.exit_code = self.exit_code.or(Some(code(command.status)));
+            }
+        }
+        if let Some(code) = self.exit_code
+            && !self.connections.values().any(|it| it.holds_end && it.queued() > 0)
+        {
+            return Some(code);
+        }
+        let nothing_left = self.commands.values().all(|command| command.tree_gone);
+        match self.shutdown {
+            Some(until) if nothing_left || until <= now => return Some(self.exit_code.unwrap_or(0)),
+            _ => {}
+        }
+        self.deadline.filter(|deadline| *deadline <= now).map(|_| 0)
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let commands = self.commands.values().flat_map(|command| {
+            [command.timeout, command.kill.as_ref().map(|kill| kill.next), command.outputs.due()]
+        });
+        let connections = self.connections.values().map(|connection| connection.hello_by);
+        let own = [self.deadline, self.shutdown, self.orphans];
+        commands.chain(connections).chain(own).flatten().min()
+    }
+
+    fn clock(&mut self, now: Instant) {
+        for connection in self.connections.values_mut() {
+            connection.broken |= connection.hello_by.is_some_and(|due| due <= now);
+        }
+        let mut timed_out = Vec::new();
+        for (id, command) in &mut self.commands {
+            command.outputs.tick(now);
+            if command.timeout.is_some_and(|due| due <= now) {
+                command.timeout = None;
+                command.timed_out = command.status.is_none();
+                if command.timed_out {
+                    timed_out.push(*id);
+                }
+            }
+        }
+        for id in timed_out {
+            self.kill_command(id);
+        }
+        self.kill_due(now);
+    }
+}
+
+/// What containers say of an end.
+fn code(status: Option<Status>) -> u8 {
+    match status {
+        Some(Status::Code(code)) => code,
+        Some(Status::Signal(number)) => number.saturating_add(128),
+        Some(Status::TimedOut) => 124,
+        Some(Status::OutOfMemory) | None => 137,
+    }
+}

@@ -1,0 +1,51 @@
+//! The guest program: init of a sandbox. One poll loop, no threads; commands and file work are forked.
+//!
+//! `agentkernel-guest boot SOCKET` connects out to the host, learns how the sandbox is to be, and serves it until it
+//! ends. It needs nothing of the image and trusts nothing that comes from it.
+
+mod boot;
+mod cgroup;
+mod channel;
+mod command;
+mod connection;
+mod environment;
+mod event_loop;
+mod files;
+mod forward;
+mod identity;
+mod kill;
+mod launch;
+mod output;
+mod report;
+mod request;
+mod ring;
+mod sink;
+mod tree;
+mod user;
+mod worker;
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use crate::sys;
+
+/// Exit code of a guest that could not do its work: software error, sysexits(3).
+const FAILED: u8 = 70;
+
+/// Runs the guest: `[__guest] boot SOCKET`. Never returns.
+pub fn main(args: impl Iterator<Item = OsString>) -> ! {
+    let args: Vec<OsString> = args.skip_while(|arg| arg == "__guest").collect();
+    let result = match args.as_slice() {
+        [verb, socket] if verb == "boot" => boot::boot(socket).map(event_loop::Guest::serve),
+        _ => Err(std::io::Error::other("usage: agentkernel-guest boot SOCKET")),
+    };
+    let code = match result {
+        Ok(code) => code,
+        Err(error) => {
+            // Nobody may listen; the exit code says it as well.
+            drop(writeln!(std::io::stderr(), "agentkernel-guest: {error}"));
+            FAILED
+        }
+    };
+    sys::exit(code)
+}

@@ -1,0 +1,154 @@
+//! The system calls that rustix does not have: fork, exec, wait, signals. The only unsafe code of the guest.
+#![expect(unsafe_code, reason = "raw system calls; everything else in the crate is safe code")]
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+/// Which side of a [`fork`] this is.
+pub(crate) enum Fork {
+    /// The new process.
+    Child,
+    /// The old one, with the new one's id.
+    Parent(i32),
+}
+
+/// A signal that was read from a [`signal_fd`].
+pub(crate) struct Received {
+    pub(crate) number: i32,
+    /// The sender's process id, 0 if it is outside of our namespace.
+    pub(crate) sender: u32,
+}
+
+/// Strings for execve(2), made before the fork.
+pub(crate) struct Strings {
+    pointers: Vec<*const c_char>,
+    _strings: Vec<CString>,
+}
+
+impl Strings {
+    pub(crate) fn new(strings: Vec<CString>) -> Self {
+        let pointers = strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
+        Self { pointers, _strings: strings }
+    }
+}
+
+fn check(result: c_int) -> io::Result<c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Copies the process. The guest has one thread, so that the child may do anything, not only what is
+/// async-signal-safe; it must end by [`exit`] or [`execute`].
+pub(crate) fn fork() -> io::Result<Fork> {
+    // SAFETY: no arguments; the process has one thread, so that no lock is held by another.
+    match check(unsafe { libc::fork() })? {
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(pid)),
+    }
+}
+
+/// Ends the process at once, without running anything of the library.
+pub(crate) fn exit(code: u8) -> ! {
+    // SAFETY: always allowed.
+    unsafe { libc::_exit(code.into()) }
+}
+
+/// Replaces the program; returns only the error number of the failure.
+pub(crate) fn execute(path: &CStr, argv: &Strings, env: &Strings) -> i32 {
+    // SAFETY: the path ends with a NUL; both arrays end with a null pointer and point to strings that they own.
+    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), env.pointers.as_ptr()) };
+    errno()
+}
+
+pub(crate) fn errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// Waits for a child: `None` if none has ended and `options` has `WNOHANG`.
+pub(crate) fn wait(pid: i32, options: c_int) -> io::Result<Option<(i32, i32)>> {
+    let mut status = 0;
+    // SAFETY: `status` lives over the call.
+    match check(unsafe { libc::waitpid(pid, &raw mut status, options) })? {
+        0 => Ok(None),
+        pid => Ok(Some((pid, status))),
+    }
+}
+
+/// Sends a signal; a negative pid is a group, -1 is everyone but us and init.
+pub(crate) fn kill(pid: i32, signal: c_int) -> io::Result<()> {
+    // SAFETY: any numbers are allowed; wrong ones are an error.
+    check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+fn set(signals: &[c_int]) -> libc::sigset_t {
+    // SAFETY: a plain C struct for which zero is valid; it is initialized by the next call anyway.
+    let mut set: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: `set` is valid for writes.
+    unsafe { libc::sigemptyset(&raw mut set) };
+    for signal in signals {
+        // SAFETY: `set` is initialized; a wrong number is an error that changes nothing.
+        unsafe { libc::sigaddset(&raw mut set, *signal) };
+    }
+    set
+}
+
+/// Blocks signals and returns a descriptor to read them from.
+pub(crate) fn signal_fd(signals: &[c_int]) -> io::Result<OwnedFd> {
+    let set = set(signals);
+    // SAFETY: `set` is initialized; the old mask is not asked for.
+    check(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) })?;
+    // SAFETY: -1 makes a new descriptor; `set` is initialized.
+    let fd = check(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })?;
+    // SAFETY: the descriptor was just made and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Reads the next signal, `None` if there is none.
+pub(crate) fn read_signal(fd: &OwnedFd) -> Option<Received> {
+    let mut bytes = [0u8; mem::size_of::<libc::signalfd_siginfo>()];
+    let length = rustix::io::read(fd, &mut bytes).ok()?;
+    // The struct begins with ssi_signo, ssi_errno, ssi_code, ssi_pid (signalfd(2)), 4 bytes each.
+    let word =
+        |at: usize| bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map_or(0, u32::from_ne_bytes);
+    (length == bytes.len()).then(|| Received { number: word(0).cast_signed(), sender: word(12) })
+}
+
+/// Gives a new process what every program expects: no signal blocked, every handler the default.
+pub(crate) fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL is valid for every signal; SIGKILL, SIGSTOP and the library's own are errors.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let set = set(&[]);
+    // SAFETY: `set` is initialized; the old mask is not asked for.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut()) };
+}
+
+/// Closes every descriptor from `first` on. For a new process that keeps none of what it was copied with.
+pub(crate) fn close_from(first: u32) {
+    // SAFETY: closes descriptors whose owners are in memory that the caller, a forked process that never
+    // returns, does not use any more.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } == 0 {
+        return;
+    }
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(1 << 16);
+    for fd in first..u32::try_from(most.min(1 << 16)).unwrap_or(1 << 16) {
+        // SAFETY: as above.
+        unsafe { libc::close(fd.cast_signed()) };
+    }
+}
+
+/// Returns the process id of a socket's peer, 0 if it is outside of our namespace. rustix has a type for it that
+/// cannot hold 0.
+pub(crate) fn peer_pid(socket: impl AsFd) -> io::Result<i32> {
+    let mut peer = libc::ucred { pid: -1, uid: 0, gid: 0 };
+    let mut length = u32::try_from(mem::size_of::<libc::ucred>()).unwrap_or(0);
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: `peer` and `length` live over the call, and `length` is the size of `peer`.
+    check(unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut peer).cast(), &raw mut length)
+    })?;
+    Ok(peer.pid)
+}

@@ -1,0 +1,282 @@
+//! A small blocking host.
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use agentkernel_guest::protocol::*;
+
+/// How long anything may take.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One connection to a guest.
+pub struct Client {
+    pub stream: UnixStream,
+    reader: FrameReader,
+    next: u32,
+    /// Frames that came while others were waited for.
+    waiting: Vec<(u32, FromGuest)>,
+}
+
+/// What a channel brought until its end.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub id: u64,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    pub frames: Vec<FromGuest>,
+    pub end: Option<FromGuest>,
+}
+
+impl Outcome {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    pub fn failure(&self) -> FailureCode {
+        match &self.end {
+            Some(FromGuest::Failed(failure)) => failure.code,
+            other => panic!("no failure: {other:?}"),
+        }
+    }
+
+    pub fn status(&self) -> Status {
+        match &self.end {
+            Some(FromGuest::Exited(status)) => *status,
+            other => panic!("not exited: {other:?}, stderr {}", String::from_utf8_lossy(&self.stderr)),
+        }
+    }
+}
+
+impl Client {
+    pub fn new(stream: UnixStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut client =
+            Self { stream, reader: FrameReader::new(MAX_FROM_GUEST), next: 0, waiting: Vec::new() };
+        client.send(0, &ToGuest::Hello { version: VERSION, min_version: MIN_VERSION });
+        client
+    }
+
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    pub fn send(&mut self, channel: u32, frame: &ToGuest) {
+        let mut bytes = Vec::new();
+        frame.encode(channel, &mut bytes);
+        self.raw(&bytes);
+    }
+
+    /// Opens a channel.
+    pub fn open(&mut self, request: Request) -> u32 {
+        self.next += 1;
+        self.send(self.next, &ToGuest::Request(request));
+        self.next
+    }
+
+    /// Receives a frame of any channel, `None` at the end.
+    pub fn receive(&mut self) -> Option<(u32, FromGuest)> {
+        loop {
+            if let Some((header, payload)) = self.reader.next().unwrap() {
+                return Some((header.channel, FromGuest::decode(header.kind, payload).unwrap()));
+            }
+            let mut buffer = [0; 65536];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return None,
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                result => self.reader.push(&buffer[..result.expect("the guest answers in time")]),
+            }
+        }
+    }
+
+    /// Receives a frame of one channel; others wait.
+    pub fn next(&mut self, channel: u32) -> FromGuest {
+        if let Some(at) = self.waiting.iter().position(|(it, _)| *it == channel) {
+            return self.waiting.remove(at).1;
+        }
+        loop {
+            let (it, frame) = self.receive().expect("the connection ended");
+            if it == channel {
+                return frame;
+            }
+            self.waiting.push((it, frame));
+        }
+    }
+
+    /// Receives until the channel ends, granting credit for what comes.
+    pub fn finish(&mut self, channel: u32) -> Outcome {
+        let mut outcome = Outcome::default();
+        loop {
+            match self.next(channel) {
+                FromGuest::Started { id } => outcome.id = id,
+                FromGuest::Stdout(bytes) => {
+                    self.send(channel, &ToGuest::Credit(u32::try_from(bytes.len()).unwrap()));
+                    outcome.stdout.extend(bytes);
+                }
+                FromGuest::Stderr(bytes) => {
+                    self.send(channel, &ToGuest::Credit(u32::try_from(bytes.len()).unwrap()));
+                    outcome.stderr.extend(bytes);
+                }
+                frame if frame.is_terminal() => {
+                    outcome.end = Some(frame);
+                    return outcome;
+                }
+                frame @ FromGuest::Entry(_) => {
+                    self.send(channel, &ToGuest::Credit(300));
+                    outcome.frames.push(frame);
+                }
+                frame => outcome.frames.push(frame),
+            }
+        }
+    }
+
+    pub fn run(&mut self, request: Request) -> Outcome {
+        let channel = self.open(request);
+        self.finish(channel)
+    }
+
+    pub fn spawn(&mut self, spawn: Spawn) -> Outcome {
+        self.run(Request::Spawn(spawn))
+    }
+
+    pub fn shell(&mut self, script: &str) -> Outcome {
+        self.spawn(sh(script))
+    }
+
+    /// Sends data, then the end.
+    pub fn feed(&mut self, channel: u32, bytes: &[u8]) {
+        let mut credit = WINDOW as usize;
+        for part in bytes.chunks(MAX_DATA) {
+            while credit < part.len() {
+                if let FromGuest::Credit(more) = self.next(channel) {
+                    credit += more as usize;
+                }
+            }
+            self.send(channel, &ToGuest::Data(part.to_vec()));
+            credit -= part.len();
+        }
+        self.send(channel, &ToGuest::Eof);
+    }
+
+    pub fn ping(&mut self) {
+        self.send(0, &ToGuest::Ping(7));
+        assert_eq!(self.next(0), FromGuest::Pong(7));
+    }
+}
+
+pub fn sh(script: &str) -> Spawn {
+    Spawn { argv: argv(&["sh", "-c", script]), ..Spawn::default() }
+}
+
+pub fn argv(words: &[&str]) -> Vec<Vec<u8>> {
+    words.iter().map(|word| word.as_bytes().to_vec()).collect()
+}
+
+/// A guest that runs, and its boot connection.
+pub struct Guest {
+    pub child: Child,
+    pub client: Client,
+    pub report: Report,
+    pub directory: tempfile::TempDir,
+}
+
+/// How a guest is started.
+pub struct Start {
+    pub configure: Configure,
+    /// As init of a process namespace of its own.
+    pub init: bool,
+    pub stdout: Stdio,
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        let id = |flag| {
+            let output = Command::new("id").arg(flag).output().unwrap().stdout;
+            String::from_utf8(output).unwrap().trim().to_owned()
+        };
+        let user = format!("{}:{}", id("-u"), id("-g")).into_bytes();
+        Self {
+            configure: Configure {
+                user: Some(user),
+                lease: true,
+                no_new_privileges: true,
+                ..Configure::default()
+            },
+            init: false,
+            stdout: Stdio::inherit(),
+        }
+    }
+}
+
+/// Whether tests may make process namespaces; says so if not.
+pub fn can_be_init() -> bool {
+    let can = Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).status();
+    let can = can.is_ok_and(|status| status.success());
+    if !can {
+        eprintln!("skipped: process namespaces need root and unshare(1)");
+    }
+    can
+}
+
+impl Start {
+    pub fn command(&self, socket: &std::path::Path) -> Command {
+        let guest = env!("CARGO_BIN_EXE_agentkernel-guest");
+        let mut command = if self.init {
+            let mut command = Command::new("unshare");
+            command.args(["--pid", "--fork", "--kill-child", "--mount-proc", guest]);
+            command
+        } else {
+            Command::new(guest)
+        };
+        command.args(["__guest", "boot"]).arg(socket);
+        command
+    }
+
+    pub fn start(self) -> Guest {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("boot");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut command = self.command(&path);
+        let child = command.stdin(Stdio::null()).stdout(self.stdout).spawn().unwrap();
+        let mut client = Client::new(listener.accept().unwrap().0);
+        client.send(0, &ToGuest::Configure(Box::new(self.configure)));
+        assert!(matches!(client.next(0), FromGuest::Hello { version: VERSION, .. }));
+        let FromGuest::Report(report) = client.next(0) else { panic!("no report") };
+        Guest { child, client, report: *report, directory }
+    }
+}
+
+pub fn start() -> Guest {
+    Start::default().start()
+}
+
+impl Guest {
+    /// Waits for the guest's own end.
+    pub fn wait(&mut self) -> Option<i32> {
+        wait_until("the guest ends", || self.child.try_wait().unwrap()).code()
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.client.stream.shutdown(std::net::Shutdown::Both).ok();
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Waits for a condition.
+pub fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < until, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
