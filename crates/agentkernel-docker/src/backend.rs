@@ -1,0 +1,156 @@
+//! The engine as a backend.
+use std::{sync::Arc, time::Duration};
+
+use agentkernel_core::{
+    Backend, BackendType, Capabilities, Filter, Health, HostContext, ImageStore, Reap, Reaped, Result,
+    Sandbox, SandboxInfo, SandboxName, VolumeStore, async_trait,
+};
+use agentkernel_host::{GuestProgram, find_guest, host_context};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::sync::OnceCell;
+
+use crate::{
+    DockerConfig,
+    endpoint::{self, Surroundings},
+    engine::{Engine, absent_is_none},
+    health,
+    id::ContainerId,
+    images::DockerImages,
+    info::{self, Found},
+    reap,
+    request::list_labels,
+    sandbox::DockerSandbox,
+    volumes::DockerVolumes,
+};
+
+/// How many containers are inspected at once.
+const INSPECTIONS: usize = 8;
+
+/// A local Docker engine.
+#[derive(Debug)]
+pub struct DockerBackend {
+    shared: Arc<Shared>,
+}
+
+/// What the backend and its sandboxes have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub engine: Engine,
+    /// A short name of the engine's socket: sandboxes of different engines have different directories of sockets.
+    pub key: String,
+    pub host: HostContext,
+    pub images: DockerImages,
+    pub volumes: DockerVolumes,
+    health: OnceCell<Health>,
+    guest: OnceCell<GuestProgram>,
+}
+
+impl DockerBackend {
+    /// What this backend can do at best, anywhere.
+    pub const UPPER_BOUND: Capabilities = health::UPPER_BOUND;
+
+    /// Finds the engine. Nothing is sent to it: [`health`](Backend::health) is the first to ask.
+    ///
+    /// # Errors
+    /// `Unavailable` with everything that was tried; `PermissionDenied` if the engine's socket is closed to us;
+    /// `InvalidConfig` or `Unsupported` for an address that cannot be used.
+    pub async fn connect(config: DockerConfig) -> Result<Arc<Self>> {
+        let endpoint = endpoint::resolve(config.endpoint.as_deref(), &Surroundings::of_this_process())?;
+        let key = endpoint.key();
+        let engine = Engine::new(endpoint, config)?;
+        let shared = Shared {
+            images: DockerImages::new(engine.clone()),
+            volumes: DockerVolumes::new(engine.clone()),
+            host: host_context()?,
+            engine,
+            key,
+            health: OnceCell::new(),
+            guest: OnceCell::new(),
+        };
+        Ok(Arc::new(Self { shared: Arc::new(shared) }))
+    }
+}
+
+impl Shared {
+    /// Asks the engine once. Meanwhile the guest's program is looked for: a create needs both.
+    pub(crate) async fn health(&self) -> Result<&Health> {
+        self.health
+            .get_or_try_init(|| async {
+                let (info, _) = tokio::join!(self.engine.info(), self.guest());
+                let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+                health::read(&info?, &kernel)
+                    .map_err(|error| error.with_context("socket", self.engine.endpoint().path.display()))
+            })
+            .await
+    }
+
+    /// Returns the guest's program, looked for once.
+    pub(crate) async fn guest(&self) -> Result<&GuestProgram> {
+        self.guest.get_or_try_init(|| find_guest(self.engine.config().guest.as_deref())).await
+    }
+
+    /// Returns our containers, those that vanish meanwhile left out.
+    pub(crate) async fn find_all(&self, filter: &Filter) -> Result<Vec<Found>> {
+        let summaries = self.engine.list(list_labels(&filter.labels), filter.running).await?;
+        let ids = summaries.iter().filter_map(|summary| ContainerId::read(summary.id.as_deref()?).ok());
+        let inspections = ids.map(|id| async move { absent_is_none(self.engine.inspect(&id).await) });
+        let inspections = inspections.collect::<Vec<_>>();
+        let found = stream::iter(inspections).buffer_unordered(INSPECTIONS).try_collect::<Vec<_>>().await?;
+        let mut ours = found
+            .into_iter()
+            .flatten()
+            .filter_map(|inspect| match info::read(inspect) {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::debug!(%error, "a container that says that it is ours cannot be read");
+                    None
+                }
+            })
+            .filter(|found| {
+                // An image's labels are its containers' too: only those of the state are the caller's.
+                let has = &found.labels.config.labels;
+                filter.labels.iter().all(|(name, value)| has.get(name) == Some(value))
+            })
+            .collect::<Vec<_>>();
+        ours.sort_by(|a, b| a.labels.name.cmp(&b.labels.name));
+        Ok(ours)
+    }
+}
+
+#[async_trait]
+impl Backend for DockerBackend {
+    fn backend_type(&self) -> BackendType {
+        BackendType::Docker
+    }
+
+    async fn health(&self) -> Result<Health> {
+        self.shared.health().await.cloned()
+    }
+
+    fn sandbox(&self, name: SandboxName) -> Arc<dyn Sandbox> {
+        Arc::new(DockerSandbox::new(Arc::clone(&self.shared), name))
+    }
+
+    async fn list(&self, filter: &Filter) -> Result<Vec<SandboxInfo>> {
+        let (health, found) = tokio::try_join!(self.shared.health(), self.shared.find_all(filter))?;
+        let isolation = health.capabilities.isolation();
+        Ok(found.iter().map(|found| found.info(isolation)).collect())
+    }
+
+    async fn reap(&self, plan: Reap) -> Result<Vec<Reaped>> {
+        reap::reap(&self.shared, plan).await
+    }
+
+    fn images(&self) -> Option<&dyn ImageStore> {
+        Some(&self.shared.images)
+    }
+
+    fn volumes(&self) -> Option<&dyn VolumeStore> {
+        Some(&self.shared.volumes)
+    }
+}
+
+/// The first pause of a wait for the engine; each next one is twice as long, up to [`MAX_PAUSE`].
+pub(crate) const MIN_PAUSE: Duration = Duration::from_millis(4);
+/// See [`MIN_PAUSE`].
+pub(crate) const MAX_PAUSE: Duration = Duration::from_millis(50);

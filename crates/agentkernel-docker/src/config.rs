@@ -1,0 +1,68 @@
+//! How to reach the engine, and how long to wait for it.
+use std::{path::PathBuf, time::Duration};
+
+/// How to reach the engine. The default finds it as the docker command does.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DockerConfig {
+    /// The engine's address, `unix:///path`. Default: `DOCKER_HOST`, `DOCKER_CONTEXT`, the current context of the docker
+    /// command, then the usual sockets.
+    pub endpoint: Option<String>,
+    /// The guest's program. Default: found beside the executable.
+    pub guest: Option<PathBuf>,
+    /// How long the engine may take to answer a question.
+    pub request_timeout: Duration,
+    /// How long the engine may take to make, start or remove something, and the guest to connect after a start.
+    pub boot_timeout: Duration,
+    /// How long the engine may be silent while it pulls or loads an image.
+    pub transfer_timeout: Duration,
+}
+
+impl Default for DockerConfig {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            guest: None,
+            request_timeout: Duration::from_secs(5),
+            boot_timeout: Duration::from_secs(30),
+            transfer_timeout: Duration::from_secs(120),
+        }
+    }
+}
+
+impl DockerConfig {
+    /// Sets [`endpoint`](Self::endpoint).
+    #[must_use]
+    pub fn with_endpoint(mut self, endpoint: impl Into<String>) -> Self {
+        self.endpoint = Some(endpoint.into());
+        self
+    }
+
+    /// Sets [`guest`](Self::guest).
+    #[must_use]
+    pub fn with_guest(mut self, program: impl Into<PathBuf>) -> Self {
+        self.guest = Some(program.into());
+        self
+    }
+
+    /// Sets [`request_timeout`](Self::request_timeout).
+    #[must_use]
+    pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// Sets [`boot_timeout`](Self::boot_timeout).
+    #[must_use]
+    pub fn with_boot_timeout(mut self, timeout: Duration) -> Self {
+        self.boot_timeout = timeout;
+        self
+    }
+
+    /// Sets [`transfer_timeout`](Self::transfer_timeout).
+    #[must_use]
+    pub fn with_transfer_timeout(mut self, timeout: Duration) -> Self {
+        self.transfer_timeout = timeout;
+        self
+    }
+}

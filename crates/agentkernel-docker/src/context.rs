@@ -1,0 +1,115 @@
+//! The docker command's contexts: which one is current, and where it leads. The files belong to the user, and are read
+//! as if they did not: bounded, regular files only.
+use std::{
+    fs,
+    io::{self, Read},
+    path::Path,
+};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+/// The longest file that is read, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+#[derive(Deserialize)]
+struct ConfigFile {
+    #[serde(default, rename = "currentContext")]
+    current_context: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct MetaFile {
+    #[serde(rename = "Endpoints")]
+    endpoints: Endpoints,
+}
+
+#[derive(Deserialize)]
+struct Endpoints {
+    docker: DockerEndpoint,
+}
+
+#[derive(Deserialize)]
+struct DockerEndpoint {
+    #[serde(default, rename = "Host")]
+    host: String,
+}
+
+/// Returns the current context of a config directory; `None` for the default one, or without a config.
+pub(crate) fn current(config_dir: &Path) -> Result<Option<String>, io::Error> {
+    let path = config_dir.join("config.json");
+    let text = match read_bounded(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let config: ConfigFile = serde_json::from_slice(&text)?;
+    Ok(config.current_context.filter(|name| !name.is_empty() && name != "default"))
+}
+
+/// Returns the address of a context. Its file is named by the digest of the context's name, so that no name is a path.
+pub(crate) fn host(config_dir: &Path, name: &str) -> Result<String, io::Error> {
+    let path = config_dir.join("contexts/meta").join(hex(&Sha256::digest(name))).join("meta.json");
+    let meta: MetaFile = serde_json::from_slice(&read_bounded(&path)?)?;
+    Ok(meta.endpoints.docker.host)
+}
+
+/// Writes bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A FIFO in place of the file would block the open for ever: the type is looked at first.
+fn read_bounded(path: &Path) -> Result<Vec<u8>, io::Error> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() || metadata.len() > MAX_FILE {
+        return Err(io::Error::other("it is not a regular file of at most 1 MiB"));
+    }
+    let mut text = Vec::new();
+    fs::File::open(path)?.take(MAX_FILE).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_current_context_is_read_and_default_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(current(dir.path()).unwrap(), None);
+        for (text, expected) in [
+            (r#"{"currentContext":"colima","auths":{}}"#, Some("colima".to_owned())),
+            (r#"{"currentContext":"default"}"#, None),
+            ("{}", None),
+        ] {
+            fs::write(dir.path().join("config.json"), text).unwrap();
+            assert_eq!(current(dir.path()).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_broken_or_endless_config_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("config.json"), "not json").unwrap();
+        assert!(current(dir.path()).is_err());
+        fs::write(dir.path().join("config.json"), vec![b' '; (MAX_FILE + 1) as usize]).unwrap();
+        assert!(current(dir.path()).is_err());
+        fs::remove_file(dir.path().join("config.json")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("config.json")).unwrap();
+        assert!(current(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_context_is_found_by_the_digest_of_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = dir.path().join("contexts/meta").join(hex(&Sha256::digest("../x")));
+        fs::create_dir_all(&meta).unwrap();
+        fs::write(
+            meta.join("meta.json"),
+            r#"{"Name":"../x","Metadata":{},"Endpoints":{"docker":{"Host":"unix:///tmp/x.sock","SkipTLSVerify":false}}}"#,
+        )
+        .unwrap();
+        assert_eq!(host(dir.path(), "../x").unwrap(), "unix:///tmp/x.sock");
+        assert!(host(dir.path(), "y").is_err());
+    }
+}

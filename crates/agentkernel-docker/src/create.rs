@@ -1,0 +1,225 @@
+//! Making a container: all or nothing, and what was made is what was asked for.
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use agentkernel_core::{
+    Capability, Error, ErrorKind, Lifetime, PullPolicy, Result, SandboxName, SandboxSpec, State,
+};
+use agentkernel_host::{BootSocket, RunDir, StateLabels};
+use bollard::models::{ContainerCreateBody, HostConfig};
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::{
+    backend::{MAX_PAUSE, Shared},
+    error, hosts,
+    id::ContainerId,
+    images::ImageDefaults,
+    info,
+    request::{self, DEFAULT_OPEN_FILES, Plan},
+    verify,
+};
+
+/// How long a create waits for a namesake whose removal is under way.
+const NAMESAKE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A container that was made and not yet started.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub id: ContainerId,
+    pub run_dir: RunDir,
+    /// Made already for the create: the engine refuses to mount a path that is not there.
+    pub boot: BootSocket,
+    pub labels: StateLabels,
+    /// What the engine says that it configured.
+    pub host_config: HostConfig,
+    pub image: ImageDefaults,
+}
+
+/// Makes a container. If the caller goes away meanwhile, what was made is removed: a request that the engine has begun
+/// with cannot be called back.
+pub(crate) async fn create(shared: &Arc<Shared>, name: &SandboxName, spec: &SandboxSpec) -> Result<Prepared> {
+    let (sender, receiver) = oneshot::channel();
+    let (shared, name, spec) = (Arc::clone(shared), name.clone(), spec.clone());
+    tokio::spawn(async move {
+        let made = create_now(&shared, &name, &spec).await;
+        if let Err(Ok(abandoned)) = sender.send(made) {
+            if let Err(error) = shared.engine.remove(&abandoned.id).await {
+                tracing::debug!(%error, sandbox = %name, "an abandoned container stays until it is reaped");
+            }
+            abandoned.run_dir.remove(&name);
+        }
+    });
+    receiver
+        .await
+        .map_err(|source| Error::unexpected("create sandbox", "the runtime is shutting down", source))?
+}
+
+async fn create_now(shared: &Shared, name: &SandboxName, spec: &SandboxSpec) -> Result<Prepared> {
+    for volume in &spec.volumes {
+        if !spec.is_weaker(Capability::Volume) {
+            shared.volumes.ensure(&volume.name).await?;
+        }
+    }
+    let run_dir = RunDir::create(&shared.key)?;
+    let made = create_in(shared, name, spec, &run_dir).await;
+    if made.is_err() {
+        run_dir.remove(name);
+    }
+    made
+}
+
+async fn create_in(
+    shared: &Shared,
+    name: &SandboxName,
+    spec: &SandboxSpec,
+    run_dir: &RunDir,
+) -> Result<Prepared> {
+    let (guest, health) = tokio::try_join!(shared.guest(), shared.health())?;
+    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let labels = StateLabels {
+        name: name.clone(),
+        run_id: run_dir.run_id().to_owned(),
+        config: without_secrets(spec),
+        owner: Some(spec.owner.clone()),
+        created,
+        deadline: spec.time_to_live.map(|ttl| created + ttl.as_secs()),
+    };
+    let (boot, hosts) = (run_dir.bind_boot()?, hosts::ensure(run_dir)?);
+    let plan = Plan {
+        name,
+        spec,
+        state: labels.encode()?,
+        guest,
+        boot: &run_dir.boot_path(),
+        hosts: &hosts,
+        open_files: open_files(),
+        recursive_read_only: crate::health::recursive_read_only(health),
+        has_pids_limit: health.capabilities.has(Capability::PidsLimit),
+    };
+    let body = plan.body()?;
+    let (id, warnings, image) = post(shared, name, spec, &body).await?;
+    let checked = async {
+        if let Some(error) = verify::refuse_warnings(&warnings) {
+            return Err(error);
+        }
+        let found = shared.engine.inspect(&id).await?;
+        if let Some(error) = verify::refuse(&spec.config, &verify::made(&body, &found), "the engine") {
+            return Err(error);
+        }
+        let used = found.image.unwrap_or_default();
+        // The name may have moved to another image between the two calls.
+        let image = match image.filter(|image| image.id == used) {
+            Some(image) => image,
+            None => shared.images.defaults(&used).await?,
+        };
+        run_dir.publish(name)?;
+        Ok(Prepared {
+            id: id.clone(),
+            run_dir: run_dir.clone(),
+            boot,
+            labels,
+            host_config: found.host_config.unwrap_or_default(),
+            image,
+        })
+    };
+    match checked.await {
+        Ok(prepared) => Ok(prepared),
+        Err(error) => Err(match shared.engine.remove(&id).await {
+            Ok(()) => error,
+            Err(cleanup) => error.with_context("cleanup", cleanup),
+        }),
+    }
+}
+
+/// The state keeps neither variables nor files: they may hold secrets.
+fn without_secrets(spec: &SandboxSpec) -> agentkernel_core::SandboxConfig {
+    let mut config = spec.config.clone();
+    config.env.clear();
+    config.files.clear();
+    config
+}
+
+/// Returns the hard limit of open files that the engine can surely give: it runs on this machine too.
+fn open_files() -> u64 {
+    let ours = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    ours.unwrap_or(DEFAULT_OPEN_FILES).min(DEFAULT_OPEN_FILES)
+}
+
+/// Sends the create, pulling the image and waiting for a dying namesake as needed.
+async fn post(
+    shared: &Shared,
+    name: &SandboxName,
+    spec: &SandboxSpec,
+    body: &ContainerCreateBody,
+) -> Result<(ContainerId, Vec<String>, Option<ImageDefaults>)> {
+    let image = body.image.as_deref().unwrap_or_default();
+    let reference = request::image_of(&spec.config).parse::<agentkernel_core::ImageRef>()?;
+    let mut may_pull = spec.pull != PullPolicy::Never && !reference.is_local();
+    if spec.pull == PullPolicy::Always && may_pull {
+        shared.images.pull_to_end(&reference).await?;
+        may_pull = false;
+    }
+    let deadline = Instant::now() + NAMESAKE_DEADLINE;
+    loop {
+        let (made, defaults) =
+            tokio::join!(shared.engine.create(name, body.clone()), shared.images.defaults_of(&reference));
+        let failure = match made {
+            Ok(made) => return Ok((ContainerId::read(&made.id)?, made.warnings, defaults.ok().flatten())),
+            Err(failure) => failure,
+        };
+        match error::status(&failure) {
+            Some(404) if may_pull => {
+                shared.images.pull_to_end(&reference).await?;
+                may_pull = false;
+            }
+            Some(404) => return Err(missing_image(image, reference.is_local(), failure)),
+            Some(409) => match namesake(shared, name, failure).await? {
+                None if Instant::now() < deadline => tokio::time::sleep(MAX_PAUSE).await,
+                None => return Err(taken(name)),
+                Some(refusal) => return Err(refusal),
+            },
+            _ => return Err(failure.with_context("sandbox", name).with_context("image", image)),
+        }
+    }
+}
+
+fn missing_image(image: &str, local: bool, source: Error) -> Error {
+    let hint = if local {
+        "see `agentkernel image list`: this name is never pulled".to_owned()
+    } else {
+        format!("pull it: agentkernel image pull {image}")
+    };
+    Error::new(ErrorKind::NotFound, "create sandbox", "image not found")
+        .with_source(source)
+        .with_context("backend", "docker")
+        .with_context("image", image)
+        .with_hint(hint)
+}
+
+fn taken(name: &SandboxName) -> Error {
+    Error::new(ErrorKind::AlreadyExists, "create sandbox", "the name is taken")
+        .with_context("sandbox", name)
+        .with_hint(format!("choose another name, or remove it: agentkernel remove {name}"))
+}
+
+/// Finds out who has the name: `None` if nobody has it any more, or somebody that is about to go.
+async fn namesake(shared: &Shared, name: &SandboxName, conflict: Error) -> Result<Option<Error>> {
+    let Some(inspect) = shared.engine.inspect_name(name).await? else { return Ok(None) };
+    let id = inspect.id.clone().unwrap_or_default();
+    match info::read(inspect)? {
+        Some(found) => {
+            let going = found.labels.config.lifetime == Lifetime::Owned
+                && matches!(found.state(), State::Stopped | State::Dead);
+            Ok((!going).then(|| taken(name)))
+        }
+        None => Ok(Some(
+            Error::new(ErrorKind::Conflict, "create sandbox", "a container that is not ours has the name")
+                .with_source(conflict)
+                .with_context("sandbox", name)
+                .with_context("container", &id[..id.len().min(12)])
+                .with_hint("choose another name"),
+        )),
+    }
+}

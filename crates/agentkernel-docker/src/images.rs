@@ -1,0 +1,207 @@
+//! The engine's images.
+use std::time::Duration;
+
+use agentkernel_core::{
+    Error, ErrorKind, Events, ImageInfo, ImageRef, ImageStore, Progress, Result, SandboxName, Source,
+    async_trait,
+};
+use bollard::{
+    models::ImageInspect,
+    query_parameters::{ListImagesOptions, RemoveImageOptions},
+};
+use futures_util::StreamExt;
+
+use crate::{
+    engine::{Engine, absent_is_none},
+    error, import, pull,
+};
+
+/// The images of an engine.
+#[derive(Debug, Clone)]
+pub(crate) struct DockerImages {
+    engine: Engine,
+}
+
+/// What commands get from the image if the config says nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ImageDefaults {
+    pub id: String,
+    pub user: Option<String>,
+    pub cwd: Option<String>,
+}
+
+impl DockerImages {
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self { engine }
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Asks by the engine's id of the image, or by a checked name.
+    async fn ask(&self, name: &str) -> Result<Option<ImageInspect>> {
+        absent_is_none(self.engine.ask("inspect image", self.engine.docker().inspect_image(name)).await)
+    }
+
+    /// Returns the defaults of an image by the engine's id (`sha256:…`).
+    pub(crate) async fn defaults(&self, id: &str) -> Result<ImageDefaults> {
+        let hex = id.strip_prefix("sha256:").unwrap_or_default();
+        if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let shown = id.chars().take(80).collect::<String>();
+            return Err(Error::unexpected("inspect image", "the engine's id of it is none", shown));
+        }
+        let found = self.ask(id).await?.map(read_defaults);
+        found.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "inspect image", "the sandbox's image is gone")
+                .with_context("image", id)
+                .with_hint("remove the sandbox, and make it anew")
+        })
+    }
+
+    /// Returns the defaults of an image by name, if it is present.
+    pub(crate) async fn defaults_of(&self, image: &ImageRef) -> Result<Option<ImageDefaults>> {
+        Ok(self.ask(image.as_str()).await?.map(read_defaults))
+    }
+
+    /// Pulls an image and waits for the end.
+    pub(crate) async fn pull_to_end(&self, image: &ImageRef) -> Result<()> {
+        let mut progress = self.pull(image).await?;
+        while let Some(event) = progress.next().await {
+            event?;
+        }
+        Ok(())
+    }
+
+    /// Returns an image that was just made.
+    pub(crate) async fn present(&self, image: &ImageRef) -> Result<ImageInfo> {
+        self.inspect(image).await?.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "inspect image", "the engine has lost it")
+                .with_context("image", image)
+        })
+    }
+}
+
+fn read_defaults(image: ImageInspect) -> ImageDefaults {
+    let config = image.config.unwrap_or_default();
+    let some = |text: Option<String>| text.filter(|text| !text.is_empty());
+    ImageDefaults { id: image.id.unwrap_or_default(), user: some(config.user), cwd: some(config.working_dir) }
+}
+
+/// Returns the digest that a registry knows an image by: that of the same repository, if there are several.
+pub(crate) fn digest_of(repo_digests: &[String], name: &str) -> Option<String> {
+    let split = |text: &String| {
+        let (repository, digest) = text.split_once('@')?;
+        Some((repository.to_owned(), digest.to_owned()))
+    };
+    let all = repo_digests.iter().filter_map(split).collect::<Vec<_>>();
+    let same = all.iter().find(|(repository, _)| repository == name);
+    same.or(all.first()).map(|(_, digest)| digest.clone())
+}
+
+#[async_trait]
+impl ImageStore for DockerImages {
+    async fn inspect(&self, image: &ImageRef) -> Result<Option<ImageInfo>> {
+        let Some(found) = self.ask(image.as_str()).await? else { return Ok(None) };
+        let mut info = ImageInfo::new(image.as_str(), found.id.unwrap_or_default());
+        info.digest = digest_of(&found.repo_digests.unwrap_or_default(), image.name());
+        info.size = found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
+        info.created = found.created.as_deref().and_then(seconds).unwrap_or_default();
+        Ok(Some(info))
+    }
+
+    async fn pull(&self, image: &ImageRef) -> Result<Events<Progress>> {
+        if image.is_local() {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "pull image",
+                "an image of this name is never pulled",
+            )
+            .with_context("image", image)
+            .with_hint("import it: agentkernel image import"));
+        }
+        Ok(pull::pull(self.clone(), image.clone()))
+    }
+
+    async fn import(&self, archive: Source<'_>, name: &ImageRef) -> Result<ImageInfo> {
+        import::import(self, archive, name).await
+    }
+
+    async fn list(&self) -> Result<Vec<ImageInfo>> {
+        let call = self.engine.docker().list_images(None::<ListImagesOptions>);
+        let mut all = Vec::new();
+        for image in self.engine.ask("list images", call).await? {
+            for tag in image.repo_tags.iter().filter(|tag| *tag != "<none>:<none>") {
+                let mut info = ImageInfo::new(tag, &image.id);
+                let name = tag.rsplit_once(':').map_or(tag.as_str(), |(name, _)| name);
+                info.digest = digest_of(&image.repo_digests, name);
+                info.size = u64::try_from(image.size).unwrap_or_default();
+                info.created = image.created;
+                all.push(info);
+            }
+        }
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
+    }
+
+    async fn remove(&self, image: &ImageRef) -> Result<()> {
+        let call = self.engine.docker().remove_image(image.as_str(), None::<RemoveImageOptions>, None);
+        match self.engine.order("remove image", call).await {
+            Ok(_) => Ok(()),
+            Err(failure) => {
+                let failure = match error::status(&failure) {
+                    Some(409) => failure.with_hint("remove the sandboxes that use it first"),
+                    Some(404) => failure.with_hint("see `agentkernel image list`"),
+                    _ => failure,
+                };
+                Err(failure.with_context("image", image))
+            }
+        }
+    }
+
+    async fn commit(&self, sandbox: &SandboxName, _: &ImageRef) -> Result<ImageInfo> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "keep sandbox as image",
+            "this backend cannot do `snapshot` yet",
+        )
+        .with_context("sandbox", sandbox)
+        .with_context("backend", "docker")
+        .with_hint("copy what is to be kept out of it: agentkernel cp"))
+    }
+}
+
+/// Reads a time as the engine writes it (RFC 3339, in UTC), as seconds since 1970.
+fn seconds(text: &str) -> Option<i64> {
+    let number = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok();
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    // Days of the civil calendar, with years that begin in March.
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
+    let time = Duration::from_secs(u64::try_from(hour * 3600 + minute * 60 + second).ok()?);
+    Some(days * 86_400 + i64::try_from(time.as_secs()).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(seconds("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(seconds("2024-02-29T12:34:56.789Z"), Some(1_709_210_096));
+        assert_eq!(seconds("0001-01-01T00:00:00Z"), Some(-62_135_596_800));
+        assert_eq!(seconds("yesterday"), None);
+    }
+
+    #[test]
+    fn the_digest_of_the_same_repository_is_preferred() {
+        let all = ["a/b@sha256:1".to_owned(), "c@sha256:2".to_owned()];
+        assert_eq!(digest_of(&all, "c").as_deref(), Some("sha256:2"));
+        assert_eq!(digest_of(&all, "d").as_deref(), Some("sha256:1"));
+        assert_eq!(digest_of(&[], "d"), None);
+    }
+}

@@ -1,0 +1,128 @@
+//! From what the engine says about a container to what is known of a sandbox.
+use agentkernel_core::{
+    BackendType, Capability, Enforcement, Isolation, Lifetime, Result, SandboxConfig, SandboxInfo, State,
+};
+use agentkernel_host::{StateLabels, liveness};
+use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, HostConfig};
+
+use crate::{engine::container_name, id::ContainerId, request::image_of};
+
+/// A container of ours.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub id: ContainerId,
+    pub labels: StateLabels,
+    pub inspect: ContainerInspectResponse,
+}
+
+/// Reads a container; `None` if it is not ours: without our label, or with it under another name, as a container made
+/// of an image that was once a sandbox has.
+///
+/// # Errors
+/// `Unexpected` if it is ours and cannot be read.
+pub(crate) fn read(inspect: ContainerInspectResponse) -> Result<Option<Found>> {
+    let labels = inspect.config.as_ref().and_then(|config| config.labels.as_ref());
+    let get = |name: &str| labels.and_then(|labels| labels.get(name)).map(String::as_str);
+    let Some(labels) = StateLabels::decode(get) else { return Ok(None) };
+    let labels = labels?;
+    let name = inspect.name.as_deref().unwrap_or_default();
+    if name.trim_start_matches('/') != container_name(&labels.name) {
+        return Ok(None);
+    }
+    let id = ContainerId::read(inspect.id.as_deref().unwrap_or_default())?;
+    Ok(Some(Found { id, labels, inspect }))
+}
+
+impl Found {
+    pub(crate) fn state(&self) -> State {
+        self.inspect.state.as_ref().map_or(State::Unknown, state)
+    }
+
+    pub(crate) fn exit_code(&self) -> Option<i32> {
+        let code = self.inspect.state.as_ref().and_then(|state| state.exit_code);
+        code.and_then(|code| i32::try_from(code).ok()).filter(|_| self.state() == State::Stopped)
+    }
+
+    pub(crate) fn host_config(&self) -> HostConfig {
+        self.inspect.host_config.clone().unwrap_or_default()
+    }
+
+    pub(crate) fn info(&self, isolation: Isolation) -> SandboxInfo {
+        let StateLabels { name, config, owner, created, deadline, .. } = &self.labels;
+        let mut info = SandboxInfo::new(name.clone(), self.id.as_str(), BackendType::Docker, self.state());
+        info.isolation = isolation;
+        info.exit_code = self.exit_code();
+        info.image = image_of(config).to_owned();
+        info.digest = self.inspect.image.clone();
+        info.created = *created;
+        info.deadline = *deadline;
+        info.lifetime = config.lifetime;
+        info.owner = owner.clone();
+        info.liveness = liveness(config.lifetime, owner.as_ref(), *deadline);
+        info.labels = config.labels.clone();
+        let networks = self.inspect.network_settings.as_ref().and_then(|all| all.networks.as_ref());
+        let addresses = networks.into_iter().flatten().filter_map(|(_, network)| network.ip_address.as_ref());
+        info.address = addresses.filter_map(|address| address.parse().ok()).next();
+        info.restrictions = restrictions(config, &self.host_config());
+        info
+    }
+
+    pub(crate) fn is_owned(&self) -> bool {
+        self.labels.config.lifetime == Lifetime::Owned
+    }
+}
+
+/// Maps the engine's word for a state.
+pub(crate) fn state(state: &ContainerState) -> State {
+    match state.status {
+        Some(ContainerStateStatusEnum::CREATED) => State::Created,
+        Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::RESTARTING) => State::Running,
+        Some(ContainerStateStatusEnum::PAUSED) => State::Paused,
+        Some(ContainerStateStatusEnum::EXITED) => State::Stopped,
+        Some(ContainerStateStatusEnum::DEAD | ContainerStateStatusEnum::REMOVING) => State::Dead,
+        _ => State::Unknown,
+    }
+}
+
+/// Returns what restricts a sandbox: what was asked for beside what the engine has, and defaults with nothing asked.
+fn restrictions(config: &SandboxConfig, host: &HostConfig) -> Vec<Enforcement> {
+    let asked = config.requirements();
+    let limit = |value: Option<i64>| value.filter(|value| *value > 0);
+    let text = |flag: bool| if flag { "true".to_owned() } else { String::new() };
+    let options = host.security_opt.clone().unwrap_or_default();
+    let has = |begin: &str| options.iter().any(|option| option.starts_with(begin));
+    let open_files = host.ulimits.iter().flatten().find(|limit| limit.name.as_deref() == Some("nofile"));
+    let no_network = host.network_mode.as_deref() == Some("none");
+    let dropped = host.cap_drop.iter().flatten().any(|name| name == "ALL");
+    let kept = config.cap_add.iter().map(|capability| capability.name()).collect::<Vec<_>>().join(",");
+    let configured = [
+        (
+            Capability::CpuLimit,
+            limit(host.nano_cpus)
+                .map(|nano| format!("{}.{:03}", nano / 1_000_000_000, nano / 1_000_000 % 1000)),
+        ),
+        (Capability::MemoryLimit, limit(host.memory).map(|bytes| format!("{} MiB", bytes >> 20))),
+        (Capability::PidsLimit, limit(host.pids_limit).map(|pids| pids.to_string())),
+        (Capability::OpenFilesLimit, open_files.and_then(|limit| limit.hard).map(|hard| hard.to_string())),
+        (Capability::NetworkNone, no_network.then(|| "none".to_owned())),
+        (Capability::NetworkFull, (!no_network).then(|| "full".to_owned())),
+        (Capability::ReadOnlyRoot, Some(text(host.readonly_rootfs.unwrap_or(false)))),
+        (Capability::DropCapabilities, dropped.then(|| format!("none but: {kept}"))),
+        (Capability::NoNewPrivileges, Some(text(has("no-new-privileges")))),
+        (Capability::SyscallFilter, Some(text(!has("seccomp=unconfined")))),
+    ];
+    configured
+        .into_iter()
+        .filter_map(|(capability, configured)| {
+            let asked = asked.iter().find(|(known, _)| *known == capability).map(|(_, asked)| asked.clone());
+            let configured = configured.unwrap_or_default();
+            let tells = asked.is_some() || !configured.is_empty();
+            tells.then(|| Enforcement {
+                capability,
+                asked: asked.unwrap_or_default(),
+                allowed_weaker: config.allow_weaker.contains(&capability),
+                configured,
+            })
+        })
+        .collect()
+}

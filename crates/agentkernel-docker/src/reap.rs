@@ -1,0 +1,64 @@
+//! Removing sandboxes that have no reason to exist any more, and what the sandboxes left on this machine.
+use std::{collections::HashSet, fs, path::Path, time::Duration};
+
+use agentkernel_core::{Filter, Liveness, Reap, Reaped, Result, SandboxName};
+use agentkernel_host::{RunDir, liveness};
+
+use crate::backend::Shared;
+
+/// A directory of sockets may be older than its container by a pull and a create.
+const YOUNG: Duration = Duration::from_secs(600);
+
+/// Finds our containers whose owner is dead or whose deadline passed, and removes them if told so.
+pub(crate) async fn reap(shared: &Shared, plan: Reap) -> Result<Vec<Reaped>> {
+    let dirs = RunDir::list(&shared.key)?;
+    let mut found = shared.find_all(&Filter::default()).await?;
+    let alive = found.iter().map(|found| found.labels.run_id.clone()).collect::<HashSet<_>>();
+    if plan == Reap::Remove {
+        sweep(&dirs, &alive);
+    }
+    let mut reaped = Vec::new();
+    for found in found.drain(..) {
+        let labels = &found.labels;
+        let why = liveness(labels.config.lifetime, labels.owner.as_ref(), labels.deadline);
+        let outcome = match why {
+            Liveness::Dead | Liveness::Expired if plan == Reap::Remove => {
+                let removed = shared.engine.remove(&found.id).await;
+                if removed.is_ok() {
+                    let of_it = dirs.iter().filter(|dir| dir.run_id() == labels.run_id);
+                    of_it.for_each(|dir| dir.remove(&labels.name));
+                }
+                removed
+            }
+            Liveness::Dead | Liveness::Expired | Liveness::Unknown => Ok(()),
+            _ => continue,
+        };
+        reaped.push(Reaped { name: labels.name.clone(), id: found.id.as_str().to_owned(), why, outcome });
+    }
+    Ok(reaped)
+}
+
+/// Removes directories of sockets whose container is gone, as after the owner was killed, and links that lead nowhere.
+fn sweep(dirs: &[RunDir], alive: &HashSet<String>) {
+    let stale = |dir: &&RunDir| {
+        let age = dir.modified().and_then(|modified| modified.elapsed().ok());
+        !alive.contains(dir.run_id()) && (was_booted(dir) || age.is_some_and(|age| age > YOUNG))
+    };
+    for dir in dirs.iter().filter(stale) {
+        let boot = dir.boot_path();
+        let names = boot.ancestors().nth(2).unwrap_or(Path::new("/")).join("names");
+        let links = fs::read_dir(names).into_iter().flatten().flatten();
+        let of_it =
+            links.filter(|link| fs::read_link(link.path()).is_ok_and(|to| to.ends_with(dir.run_id())));
+        let name = of_it.filter_map(|link| link.file_name().to_str()?.parse::<SandboxName>().ok()).next();
+        // A directory without a name has no link to remove: any name will do.
+        if let Some(name) = name.or_else(|| "x".parse().ok()) {
+            dir.remove(&name);
+        }
+    }
+}
+
+/// A directory with a control socket was booted: its container existed, so if it is not there now, it is gone.
+fn was_booted(dir: &RunDir) -> bool {
+    dir.boot_path().with_file_name("ctl").exists()
+}

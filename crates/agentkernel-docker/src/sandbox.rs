@@ -1,0 +1,321 @@
+//! One sandbox: what a handle is bound to, and what happens when it goes.
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use agentkernel_core::{
+    BackendType, Capabilities, CommandInfo, Depth, DirEntry, Duplex, Error, ErrorKind, Events, ExecEvent,
+    ExecId, ExecSession, ExecSpec, HostContext, Lifetime, LogOptions, Metadata, Reader, Replay, Result,
+    Sandbox, SandboxInfo, SandboxName, SandboxPath, SandboxSpec, Source, State, Stats, WriteOptions,
+    async_trait,
+};
+use agentkernel_host::{GuestSandbox, RunDir};
+use tokio::runtime::Handle;
+
+use crate::{
+    backend::Shared,
+    boot,
+    create::{self, Prepared},
+    engine::absent_is_none,
+    id::ContainerId,
+    info::{self, Found},
+    logs,
+};
+
+/// A sandbox by name, and by id and run id once it was made or seen.
+#[derive(Debug)]
+pub(crate) struct DockerSandbox {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) name: SandboxName,
+    bound: Mutex<Bound>,
+}
+
+/// What a handle knows of its sandbox.
+#[derive(Debug, Default)]
+pub(crate) struct Bound {
+    /// Tells it from a namesake.
+    pub run_id: Option<String>,
+    pub id: Option<ContainerId>,
+    /// Made by this handle, and not yet booted.
+    pub prepared: Option<Prepared>,
+    /// The connection to its guest; the lease, if this handle is the owner.
+    pub guest: Option<GuestSandbox>,
+    /// The sandbox ends with this handle.
+    pub owned: Option<RunDir>,
+}
+
+impl DockerSandbox {
+    pub(crate) fn new(shared: Arc<Shared>, name: SandboxName) -> Self {
+        Self { shared, name, bound: Mutex::default() }
+    }
+
+    pub(crate) fn bound(&self) -> MutexGuard<'_, Bound> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn error(&self, kind: ErrorKind, operation: &'static str, message: &'static str) -> Error {
+        Error::new(kind, operation, message)
+            .with_context("sandbox", &self.name)
+            .with_context("backend", "docker")
+    }
+
+    /// Asks the engine for this sandbox: the one that the handle is bound to, else the one of its name. A namesake made
+    /// later, and a container that is not ours, is none.
+    pub(crate) async fn find(&self) -> Result<Option<Found>> {
+        let (id, run_id) = {
+            let bound = self.bound();
+            (bound.id.clone(), bound.run_id.clone())
+        };
+        let inspect = match &id {
+            Some(id) => absent_is_none(self.shared.engine.inspect(id).await)?,
+            None => self.shared.engine.inspect_name(&self.name).await?,
+        };
+        let found =
+            inspect.map(info::read).transpose()?.flatten().filter(|found| found.labels.name == self.name);
+        let Some(found) = found.filter(|found| run_id.is_none_or(|run_id| found.labels.run_id == run_id))
+        else {
+            return Ok(None);
+        };
+        let mut bound = self.bound();
+        bound.run_id.get_or_insert_with(|| found.labels.run_id.clone());
+        bound.id.get_or_insert_with(|| found.id.clone());
+        Ok(Some(found))
+    }
+
+    /// As [`find`](Self::find), where there must be one.
+    pub(crate) async fn require(&self, operation: &'static str) -> Result<Found> {
+        self.find().await?.ok_or_else(|| self.absent(operation))
+    }
+
+    pub(crate) fn absent(&self, operation: &'static str) -> Error {
+        self.error(ErrorKind::NotFound, operation, "there is no such sandbox")
+            .with_hint("see `agentkernel list`")
+    }
+
+    /// Returns what is needed to boot a stopped sandbox that another handle, or another process, made.
+    async fn prepare(&self, found: Found) -> Result<Prepared> {
+        let image = self.shared.images.defaults(found.inspect.image.as_deref().unwrap_or_default()).await?;
+        let run_dir = RunDir::open(&self.shared.key, &found.labels.run_id)?;
+        run_dir.publish(&self.name)?;
+        let boot = run_dir.bind_boot()?;
+        Ok(Prepared {
+            boot,
+            id: found.id.clone(),
+            run_dir,
+            host_config: found.host_config(),
+            labels: found.labels,
+            image,
+        })
+    }
+
+    /// Boots what this handle made; a failure removes it.
+    async fn boot_prepared(&self, prepared: Prepared) -> Result<()> {
+        let (id, run_dir) = (prepared.id.clone(), prepared.run_dir.clone());
+        match boot::boot(&self.shared, prepared).await {
+            Ok(guest) => {
+                self.bound().guest = Some(guest);
+                Ok(())
+            }
+            Err(error) => {
+                let removed = self.shared.engine.remove(&id).await;
+                run_dir.remove(&self.name);
+                self.bound().owned = None;
+                Err(with_cleanup(error, removed))
+            }
+        }
+    }
+
+    /// Boots a stopped one again; a failure stops it again.
+    async fn boot_again(&self) -> Result<()> {
+        let found = self.require("boot sandbox").await?;
+        match found.state() {
+            State::Running => return Ok(()),
+            State::Stopped | State::Created if !found.is_owned() => {}
+            State::Paused => return Err(self.paused("boot sandbox")),
+            state => {
+                return Err(self
+                    .error(ErrorKind::Conflict, "boot sandbox", "it cannot be booted in its state")
+                    .with_context("state", state));
+            }
+        }
+        let prepared = self.prepare(found).await?;
+        let (id, run_dir) = (prepared.id.clone(), prepared.run_dir.clone());
+        match boot::boot(&self.shared, prepared).await {
+            Ok(guest) => {
+                self.bound().guest = Some(guest);
+                Ok(())
+            }
+            Err(error) => {
+                // Somebody else may have booted it meanwhile: then the socket was theirs.
+                if run_dir.connect_control().await.is_ok() {
+                    return Ok(());
+                }
+                let killed = match self.shared.engine.kill(&id).await {
+                    Err(failure) if matches!(failure.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {
+                        Ok(())
+                    }
+                    other => other,
+                };
+                Err(with_cleanup(error, killed))
+            }
+        }
+    }
+
+    pub(crate) fn paused(&self, operation: &'static str) -> Error {
+        self.error(ErrorKind::Conflict, operation, "the engine has paused it")
+            .with_hint(format!("let it go on: docker unpause agentkernel-{}", self.name))
+    }
+}
+
+fn with_cleanup(error: Error, cleanup: Result<()>) -> Error {
+    match cleanup {
+        Ok(()) => error,
+        Err(cleanup) => error.with_context("cleanup", cleanup),
+    }
+}
+
+/// An owned sandbox ends with its owner: closing the lease ends the guest, and the engine removes the container. Nothing
+/// here waits.
+impl Drop for DockerSandbox {
+    fn drop(&mut self) {
+        let bound = self.bound.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Some(run_dir) = bound.owned.take() else { return };
+        match (bound.guest.take(), bound.id.take(), Handle::try_current()) {
+            (Some(guest), ..) => guest.client().close(),
+            (None, Some(id), Ok(runtime)) => {
+                // Never booted, so the engine would keep it.
+                let engine = self.shared.engine.clone();
+                runtime.spawn(async move {
+                    if let Err(error) = engine.remove(&id).await {
+                        tracing::debug!(%error, "a container that was never booted stays until it is reaped");
+                    }
+                });
+            }
+            _ => {}
+        }
+        run_dir.remove(&self.name);
+    }
+}
+
+#[async_trait]
+impl Sandbox for DockerSandbox {
+    fn name(&self) -> &SandboxName {
+        &self.name
+    }
+
+    fn backend_type(&self) -> BackendType {
+        BackendType::Docker
+    }
+
+    fn host(&self) -> &HostContext {
+        &self.shared.host
+    }
+
+    async fn capabilities(&self) -> Result<Capabilities> {
+        Ok(self.shared.health().await?.capabilities)
+    }
+
+    async fn inspect(&self) -> Result<SandboxInfo> {
+        let (health, found) = tokio::join!(self.shared.health(), self.require("inspect sandbox"));
+        Ok(found?.info(health?.capabilities.isolation()))
+    }
+
+    async fn create(&self, spec: &SandboxSpec) -> Result<()> {
+        let prepared = create::create(&self.shared, &self.name, spec).await?;
+        let mut bound = self.bound();
+        bound.run_id = Some(prepared.labels.run_id.clone());
+        bound.id = Some(prepared.id.clone());
+        bound.guest = None;
+        bound.owned = (spec.lifetime == Lifetime::Owned).then(|| prepared.run_dir.clone());
+        bound.prepared = Some(prepared);
+        Ok(())
+    }
+
+    async fn boot(&self) -> Result<()> {
+        let prepared = self.bound().prepared.take();
+        match prepared {
+            Some(prepared) => self.boot_prepared(prepared).await,
+            None => self.boot_again().await,
+        }
+    }
+
+    async fn spawn(&self, spec: &ExecSpec) -> Result<ExecSession> {
+        self.guest("start command").await?.spawn(spec).await
+    }
+
+    async fn commands(&self) -> Result<Vec<CommandInfo>> {
+        self.guest("list commands").await?.commands().await
+    }
+
+    async fn attach(&self, id: &ExecId, replay: Replay) -> Result<ExecSession> {
+        self.guest("attach to command").await?.attach(id, replay).await
+    }
+
+    async fn halt(&self, grace: Duration) -> Result<()> {
+        self.halt_within(grace).await
+    }
+
+    async fn remove(&self) -> Result<()> {
+        self.remove_now().await
+    }
+
+    async fn logs(&self, options: &LogOptions) -> Result<Events<ExecEvent>> {
+        let found = self.require("read logs").await?;
+        if found.is_owned() {
+            return Err(self
+                .error(
+                    ErrorKind::Conflict,
+                    "read logs",
+                    "no output is kept of a sandbox that ends with its owner",
+                )
+                .with_hint("create it detached to keep the main command's output"));
+        }
+        Ok(logs::read(self.shared.engine.clone(), found.id, options))
+    }
+
+    async fn stats(&self) -> Result<Stats> {
+        self.guest("read stats").await?.stats().await
+    }
+
+    async fn connect(&self, port: u16) -> Result<Duplex> {
+        self.guest("connect to port").await?.connect(port).await
+    }
+
+    async fn listen(&self, address: SocketAddr) -> Result<Events<Duplex>> {
+        self.guest("listen on port").await?.listen(address).await
+    }
+
+    async fn open(&self, path: &SandboxPath) -> Result<Reader> {
+        self.guest("open file").await?.open(path).await
+    }
+
+    async fn write(&self, path: &SandboxPath, options: &WriteOptions, content: Source<'_>) -> Result<()> {
+        self.guest("write file").await?.write(path, options, content).await
+    }
+
+    async fn metadata(&self, path: &SandboxPath) -> Result<Metadata> {
+        self.guest("read metadata").await?.metadata(path).await
+    }
+
+    async fn read_dir(&self, path: &SandboxPath) -> Result<Events<DirEntry>> {
+        self.guest("read directory").await?.read_dir(path).await
+    }
+
+    async fn create_dir(&self, path: &SandboxPath, depth: Depth) -> Result<()> {
+        self.guest("make directory").await?.create_dir(path, depth).await
+    }
+
+    async fn remove_path(&self, path: &SandboxPath, depth: Depth) -> Result<()> {
+        self.guest("remove path").await?.remove_path(path, depth).await
+    }
+
+    async fn pack(&self, path: &SandboxPath) -> Result<Reader> {
+        self.guest("pack tree").await?.pack(path).await
+    }
+
+    async fn unpack(&self, path: &SandboxPath, tar: Source<'_>) -> Result<()> {
+        self.guest("unpack tree").await?.unpack(path, tar).await
+    }
+}
