@@ -15,6 +15,7 @@ pub(crate) enum Work {
     Worker(u64),
     Forward(u64),
     Listener(u64),
+    Listing,
 }
 
 /// One channel of a connection.

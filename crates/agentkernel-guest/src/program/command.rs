@@ -17,6 +17,9 @@ use crate::protocol::{
 };
 use crate::sys;
 
+/// The longest payload that tells of a command.
+const MOST_ENTRY: usize = MAX_LISTED_ARGV + 64;
+
 /// A command.
 #[derive(Debug)]
 pub(crate) struct Command {
@@ -123,11 +126,8 @@ impl Guest {
     /// Lists the commands.
     pub(crate) fn list_commands(&mut self, route: Route) {
         let now = Instant::now();
-        let entries: Vec<FromGuest> = self
-            .commands
-            .iter()
-            .filter(|(_, command)| !command.is_launching())
-            .map(|(id, command)| {
+        let entries =
+            self.commands.iter().filter(|(_, command)| !command.is_launching()).map(|(id, command)| {
                 FromGuest::Command(Box::new(CommandEntry {
                     id: *id,
                     argv: command.argv.clone(),
@@ -137,12 +137,30 @@ impl Guest {
                     main: command.main,
                     age_ms: u64::try_from((now - command.started).as_millis()).unwrap_or(u64::MAX),
                 }))
-            })
-            .collect();
-        for entry in entries {
-            self.send(route, &entry);
+            });
+        let entries = entries.collect();
+        self.listings.insert(route, entries);
+        self.open(route, Work::Listing);
+    }
+
+    /// Moves listings on, as far as there is credit and room.
+    pub(crate) fn deliver_listings(&mut self) {
+        let mut done = Vec::new();
+        for (route, entries) in &mut self.listings {
+            let Some(connection) = self.connections.get_mut(&route.connection) else { continue };
+            while connection.room(route.channel) >= MOST_ENTRY
+                && let Some(entry) = entries.pop_front()
+            {
+                connection.send_counted(route.channel, &entry);
+            }
+            if entries.is_empty() {
+                done.push(*route);
+            }
         }
-        self.finish(route, &FromGuest::Done);
+        for route in done {
+            self.listings.remove(&route);
+            self.finish(route, &FromGuest::Done);
+        }
     }
 
     /// Takes data for a command's stdin; returns what is used up.

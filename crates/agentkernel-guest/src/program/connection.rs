@@ -62,11 +62,25 @@ impl Connection {
         }
     }
 
+    /// Queues a frame that counts as data, with its payload. There must be [`room`](Self::room) for it.
+    pub(crate) fn send_counted(&mut self, channel: u32, frame: &FromGuest) {
+        let before = self.queue.len();
+        self.send(channel, frame);
+        self.spend(channel, (self.queue.len() - before).saturating_sub(HEADER_LEN));
+    }
+
+    fn spend(&mut self, channel: u32, count: usize) {
+        if let Some(channel) = self.channels.get_mut(&channel) {
+            channel.credit = channel.credit.saturating_sub(count as u64);
+        }
+    }
+
     /// Queues a data frame from two slices.
     pub(crate) fn send_data(&mut self, channel: u32, kind: u8, first: &[u8], second: &[u8]) {
         if self.broken {
             return;
         }
+        self.spend(channel, first.len() + second.len());
         let header = Header { length: first.len() + second.len(), kind, channel };
         self.queue.extend_from_slice(&header.encode());
         self.queue.extend_from_slice(first);

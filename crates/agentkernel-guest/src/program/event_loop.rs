@@ -1,5 +1,5 @@
 //! The guest's state and its one loop: wait, do what is ready, move output on, send, look at the clock.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -65,6 +65,8 @@ pub(crate) struct Guest {
     pub(crate) workers: BTreeMap<u64, Worker>,
     pub(crate) forwards: BTreeMap<u64, Forward>,
     pub(crate) listening: BTreeMap<u64, Listening>,
+    /// Answers that wait for credit.
+    pub(crate) listings: BTreeMap<Route, VecDeque<FromGuest>>,
     /// When orphans are looked for again.
     pub(crate) orphans: Option<Instant>,
     /// When everything is killed.
@@ -100,6 +102,7 @@ impl Guest {
             workers: BTreeMap::new(),
             forwards: BTreeMap::new(),
             listening: BTreeMap::new(),
+            listings: BTreeMap::new(),
             orphans: None,
             shutdown: None,
             next_id: 1,

@@ -127,9 +127,9 @@ impl Guest {
             }
         }
         for (id, listening) in &self.listening {
-            let channels =
-                self.connections.get(&listening.route.connection).map_or(0, |it| it.channels.len());
-            if channels < MAX_CHANNELS {
+            let Some(connection) = self.connections.get(&listening.route.connection) else { continue };
+            // An `Accepted` counts as data with its 4 bytes.
+            if connection.channels.len() < MAX_CHANNELS && connection.room(listening.route.channel) >= 4 {
                 add(Source::Listening(*id), listening.socket.as_fd(), PollFlags::IN);
             }
         }
@@ -190,9 +190,6 @@ impl Guest {
                     buffer.get(..count).unwrap_or_default(),
                     &[],
                 );
-                if let Some(channel) = connection.channels.get_mut(&route.channel) {
-                    channel.credit = channel.credit.saturating_sub(count as u64);
-                }
             }
             Err(errno) => {
                 self.forwards.remove(&id);
@@ -248,10 +245,10 @@ impl Guest {
         let Some(connection) = self.connections.get_mut(&route.connection) else { return };
         let channel = free(&connection.channels, &mut connection.next_accepted);
         let accepted = Route { connection: route.connection, channel };
+        connection.send_counted(route.channel, &FromGuest::Accepted { channel });
         let id = self.next_id();
         self.forwards.insert(id, Forward::new(accepted, socket, None));
         self.open(accepted, Work::Forward(id));
-        self.send(route, &FromGuest::Accepted { channel });
     }
 }
 

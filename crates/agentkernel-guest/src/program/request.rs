@@ -107,7 +107,7 @@ impl Guest {
                     Work::Command(id) => self.command_data(id, route, &bytes),
                     Work::Worker(id) => self.worker_data(id, &bytes),
                     Work::Forward(id) => self.forward_data(id, &bytes),
-                    Work::Listener(_) => bytes.len(),
+                    Work::Listener(_) | Work::Listing => bytes.len(),
                 };
                 self.consumed(route, used);
             }
@@ -115,7 +115,7 @@ impl Guest {
                 Work::Command(id) => self.command_eof(id, route),
                 Work::Worker(id) => self.worker_eof(id),
                 Work::Forward(id) => self.forward_eof(id),
-                Work::Listener(_) => {}
+                Work::Listener(_) | Work::Listing => {}
             },
             ToGuest::Credit(bytes) => channel.credit = channel.credit.saturating_add(bytes.into()),
             ToGuest::Close => self.close_work(route, work),
@@ -159,11 +159,16 @@ impl Guest {
                 self.listening.remove(&id);
                 self.finish(route, &FromGuest::Done);
             }
+            Work::Listing => {
+                self.listings.remove(&route);
+                self.finish(route, &FromGuest::Failed(canceled()));
+            }
         }
     }
 
     /// Moves output from the rings to the connections, as far as there is credit and room.
     pub(crate) fn deliver(&mut self) {
+        self.deliver_listings();
         for command in self.commands.values_mut() {
             if command.is_launching() {
                 continue;
@@ -185,9 +190,6 @@ impl Guest {
                     let length = (first.len() + second.len()) as u64;
                     connection.send_data(reader.route.channel, kind, first, second);
                     reader.position = reader.position.max(ring.begin()) + length;
-                    if let Some(channel) = connection.channels.get_mut(&reader.route.channel) {
-                        channel.credit = channel.credit.saturating_sub(length);
-                    }
                 }
                 match (reader.until, status) {
                     (Some(until), Some(status)) if reader.position >= until => {

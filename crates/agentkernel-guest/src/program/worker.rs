@@ -171,7 +171,9 @@ impl Guest {
         let Some(output) = &worker.output else { return };
         let route = worker.route;
         let Some(connection) = self.connections.get_mut(&route.connection) else { return };
-        let room = connection.room(route.channel).min(buffer.len());
+        // What a part of an entry holds back is less than that.
+        let held = if worker.entries.is_some() { MAX_ANSWER } else { 0 };
+        let room = connection.room(route.channel).saturating_sub(held).min(buffer.len());
         let Some(buffer) = buffer.get_mut(..room).filter(|buffer| !buffer.is_empty()) else { return };
         let count = match rustix::io::read(output, &mut *buffer) {
             Err(Errno::AGAIN | Errno::INTR) => return,
@@ -186,14 +188,11 @@ impl Guest {
             entries.push(bytes);
             while let Ok(Some((header, payload))) = entries.next() {
                 if let Ok(frame @ FromGuest::Entry(_)) = FromGuest::decode(header.kind, payload) {
-                    connection.send(route.channel, &frame);
+                    connection.send_counted(route.channel, &frame);
                 }
             }
         } else {
             connection.send_data(route.channel, FromGuest::STDOUT, bytes, &[]);
-        }
-        if let Some(channel) = connection.channels.get_mut(&route.channel) {
-            channel.credit = channel.credit.saturating_sub(count as u64);
         }
     }
 

@@ -158,6 +158,11 @@ impl Client {
         self.send(channel, &ToGuest::Eof);
     }
 
+    pub fn ping_after_hello(&mut self) {
+        assert!(matches!(self.next(0), FromGuest::Hello { .. }));
+        self.ping();
+    }
+
     pub fn ping(&mut self) {
         self.send(0, &ToGuest::Ping(7));
         assert_eq!(self.next(0), FromGuest::Pong(7));

@@ -1,0 +1,121 @@
+//! Process trees die whole. Most of it needs a process namespace: without one a test says so and ends.
+use std::time::{Duration, Instant};
+
+use agentkernel_guest::protocol::*;
+
+use crate::client::*;
+
+fn init() -> Option<Guest> {
+    can_be_init().then(|| Start { init: true, ..Start::default() }.start())
+}
+
+/// How many processes are in the sandbox beside the guest and who asks.
+fn processes(guest: &mut Guest) -> usize {
+    let outcome = guest.client.shell("ls -d /proc/[0-9]*");
+    // The guest, this command's stub, its shell, and `ls` itself.
+    outcome.text().lines().count() - 4
+}
+
+/// Makes the tree, closes its channel and returns how long it took to be gone.
+fn close(guest: &mut Guest, script: &str) -> Duration {
+    let channel = guest.client.open(Request::Spawn(sh(script)));
+    assert!(matches!(guest.client.next(channel), FromGuest::Started { .. }));
+    while !matches!(guest.client.next(channel), FromGuest::Stdout(_)) {}
+    let begin = Instant::now();
+    guest.client.send(channel, &ToGuest::Close);
+    assert_eq!(guest.client.finish(channel).failure(), FailureCode::Canceled, "{script}");
+    begin.elapsed()
+}
+
+#[test]
+fn whatever_a_command_has_become_dies_with_its_channel() {
+    let Some(mut guest) = init() else { return };
+    assert_eq!(guest.report.pid, 1);
+    let trees = [
+        "trap '' TERM INT HUP; echo ready; while :; do sleep 1; done",
+        "(setsid sh -c 'setsid sleep 1000 & sleep 1000' &) ; echo ready; sleep 1000",
+        "setsid setsid sh -c '(sleep 1000 &) ; trap \"\" TERM; sleep 1000' & echo ready; exit 0",
+        "(sleep 1000 & kill -STOP $!) ; echo ready; kill -STOP $$",
+    ];
+    let witness = guest.client.open(Request::Spawn(sh("echo here; sleep 1000")));
+    while !matches!(guest.client.next(witness), FromGuest::Stdout(_)) {}
+    for script in trees {
+        let channel = guest.client.open(Request::Spawn(sh(script)));
+        while !matches!(guest.client.next(channel), FromGuest::Stdout(_)) {}
+        guest.client.send(channel, &ToGuest::Close);
+        guest.client.finish(channel);
+        // One that ended by itself leaves what it started.
+        let listing = guest.client.run(Request::Commands);
+        let left = listing.frames.len();
+        assert!(left == 1 || script.ends_with("exit 0"), "{script}: {left}");
+    }
+    guest.client.send(witness, &ToGuest::Signal(15));
+    assert_eq!(guest.client.finish(witness).status(), Status::Signal(15));
+}
+
+#[test]
+fn a_fork_storm_of_two_thousand_ends() {
+    let Some(mut guest) = init() else { return };
+    // Each ignores its children and forks for ever, up to the limit.
+    let storm = "ulimit -u 2000 2>/dev/null; i=0; while [ $i -lt 1900 ]; do (while :; do sleep 0.05; done) & i=$((i+1)); done; echo ready; wait";
+    let took = close(&mut guest, storm);
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(processes(&mut guest), 0);
+    let comet = "f() { (setsid sh -c \"$0\" x & ) ; }; export C='while :; do (setsid sleep 0.01 &) ; done'; i=0; while [ $i -lt 40 ]; do sh -c \"$C\" & i=$((i+1)); done; echo ready; wait";
+    let took = close(&mut guest, comet);
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(processes(&mut guest), 0);
+}
+
+#[test]
+fn a_timeout_takes_what_double_forked() {
+    let Some(mut guest) = init() else { return };
+    let spawn = Spawn { timeout_ms: Some(200), ..sh("echo early; (setsid sleep 1000 &); sleep 1000") };
+    let outcome = guest.client.spawn(spawn);
+    assert_eq!((outcome.text().as_str(), outcome.status()), ("early\n", Status::TimedOut));
+    assert_eq!(processes(&mut guest), 0);
+}
+
+#[test]
+fn what_a_command_leaves_in_the_background_lives_on_and_is_listed() {
+    let Some(mut guest) = init() else { return };
+    let outcome = guest.client.shell("(setsid sh -c 'sleep 1; echo late' &) ; echo done");
+    assert_eq!((outcome.text().as_str(), outcome.status()), ("done\n", Status::Code(0)));
+    let listing = guest.client.run(Request::Commands);
+    assert!(matches!(listing.frames.as_slice(), [FromGuest::Command(entry)] if entry.running));
+    let gone = |listing: Outcome| listing.frames.is_empty().then_some(());
+    wait_until("the background ends", || gone(guest.client.run(Request::Commands)));
+}
+
+#[test]
+fn the_end_of_the_lease_kills_everything() {
+    let Some(mut guest) = init() else { return };
+    let marker = format!("1000{}", std::process::id());
+    let channel = guest.client.open(Request::Spawn(sh(&format!(
+        "trap '' TERM HUP; (setsid sleep {marker} &); echo ready; sleep {marker}"
+    ))));
+    while !matches!(guest.client.next(channel), FromGuest::Stdout(_)) {}
+    let alive = || {
+        let found =
+            std::process::Command::new("pgrep").args(["-f", &format!("^sleep {marker}")]).output().unwrap();
+        !found.stdout.is_empty()
+    };
+    assert!(alive());
+    let begin = Instant::now();
+    guest.client.stream.shutdown(std::net::Shutdown::Both).unwrap();
+    guest.wait();
+    wait_until("everything is gone", || (!alive()).then_some(()));
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_murdered_stub_does_not_set_its_tree_free() {
+    let Some(mut guest) = init() else { return };
+    let channel = guest.client.open(Request::Spawn(sh("echo ready; (setsid sleep 1000 &); sleep 1000")));
+    while !matches!(guest.client.next(channel), FromGuest::Stdout(_)) {}
+    // In the tests commands have the guest's own user; in a container they cannot do this.
+    let killer = guest.client.shell("for c in /proc/[0-9]*/comm; do if grep -q agentkernel-tre $c; then p=${c%/comm}; p=${p#/proc/}; grep -q \"^PPid:.1$\" /proc/$p/status && [ $p != $PPID ] && kill -9 $p; fi; done; echo ok");
+    assert_eq!(killer.text(), "ok\n");
+    assert_eq!(guest.client.finish(channel).status(), Status::Signal(9));
+    assert_eq!(processes(&mut guest), 0);
+}
