@@ -92,7 +92,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("config.json"), "not json").unwrap();
         assert!(current(dir.path()).is_err());
-        fs::write(dir.path().join("config.json"), vec![b' '; (MAX_FILE + 1) as usize]).unwrap();
+        fs::write(dir.path().join("config.json"), " ".repeat((1 << 20) + 1)).unwrap();
         assert!(current(dir.path()).is_err());
         fs::remove_file(dir.path().join("config.json")).unwrap();
         std::os::unix::fs::symlink("/dev/zero", dir.path().join("config.json")).unwrap();

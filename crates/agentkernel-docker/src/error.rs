@@ -42,9 +42,9 @@ fn message_of(error: &Error) -> Option<&EngineMessage> {
 pub(crate) fn map(operation: &'static str, error: EngineError, endpoint: &Endpoint) -> Error {
     match error {
         EngineError::DockerResponseServerError { status_code, message } => {
-            refused(operation, status_code, message)
+            refused(operation, status_code, &message)
         }
-        EngineError::DockerStreamError { error } => refused(operation, 500, error),
+        EngineError::DockerStreamError { error } => refused(operation, 500, &error),
         EngineError::IOError { err } => match err.downcast::<NotConnected>() {
             Ok(NotConnected(source)) => endpoint.unreachable(source).with_operation(operation),
             Err(source) => lost(operation, source),
@@ -86,7 +86,7 @@ fn garbled(operation: &'static str, source: impl StdError + Send + Sync + 'stati
     Error::unexpected(operation, "the engine's answer cannot be read", source)
 }
 
-fn refused(operation: &'static str, status: u16, text: String) -> Error {
+fn refused(operation: &'static str, status: u16, text: &str) -> Error {
     let text = text.trim().chars().take(MAX_MESSAGE).collect::<String>();
     let (kind, message, hint) = classify(status, &text);
     let error = Error::new(kind, operation, message).with_source(EngineMessage { status, text });
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn kinds_follow_the_words_and_then_the_status() {
-        let kind = |status, text: &str| refused("boot sandbox", status, text.to_owned()).kind();
+        let kind = |status, text: &str| refused("boot sandbox", status, text).kind();
         assert_eq!(kind(404, "No such container: x"), ErrorKind::NotFound);
         assert_eq!(kind(500, "could not find bridge docker0: route ip+net"), ErrorKind::Unavailable);
         assert_eq!(kind(500, "mkdir: No space left on device"), ErrorKind::ResourceExhausted);
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_engines_words_are_the_source_and_not_the_message() {
-        let error = refused("boot sandbox", 500, "secret words".to_owned());
+        let error = refused("boot sandbox", 500, "secret words");
         assert!(!error.to_string().contains("secret words"));
         assert!(says(&error, "secret words"));
         assert_eq!(status(&error), Some(500));

@@ -110,6 +110,8 @@ fn restrictions(config: &SandboxConfig, host: &HostConfig) -> Vec<Enforcement> {
         (Capability::DropCapabilities, dropped.then(|| format!("none but: {kept}"))),
         (Capability::NoNewPrivileges, Some(text(has("no-new-privileges")))),
         (Capability::SyscallFilter, Some(text(!has("seccomp=unconfined")))),
+        (Capability::DiskLimit, None),
+        (Capability::NetworkAllow, None),
     ];
     configured
         .into_iter()
@@ -125,4 +127,88 @@ fn restrictions(config: &SandboxConfig, host: &HostConfig) -> Vec<Enforcement> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use agentkernel_core::{Network, Owner};
+    use bollard::models::ContainerConfig;
+
+    use super::*;
+    use crate::request::tests::{body, everything};
+
+    fn container(name: &str, config: SandboxConfig) -> ContainerInspectResponse {
+        let host_config = body(&config).host_config;
+        let state = StateLabels {
+            name: "demo".parse().unwrap(),
+            run_id: "0123456789abcdef".into(),
+            config,
+            owner: Some(Owner::new("elsewhere", "boot", 1, 2, 3, 0)),
+            created: 10,
+            deadline: None,
+        };
+        let labels = state.encode().unwrap().into_iter().collect::<HashMap<_, _>>();
+        ContainerInspectResponse {
+            id: Some("ab".repeat(32)),
+            name: Some(name.to_owned()),
+            config: Some(ContainerConfig { labels: Some(labels), ..ContainerConfig::default() }),
+            state: Some(ContainerState {
+                status: Some(ContainerStateStatusEnum::EXITED),
+                exit_code: Some(137),
+                ..ContainerState::default()
+            }),
+            host_config,
+            ..ContainerInspectResponse::default()
+        }
+    }
+
+    #[test]
+    fn a_container_with_our_label_under_another_name_is_not_ours() {
+        assert!(read(container("/agentkernel-demo", everything())).unwrap().is_some());
+        assert!(read(container("/somebody", everything())).unwrap().is_none());
+        assert!(read(ContainerInspectResponse::default()).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_id_that_is_none_is_an_error() {
+        let lying = ContainerInspectResponse {
+            id: Some("../x".into()),
+            ..container("/agentkernel-demo", everything())
+        };
+        assert!(read(lying).is_err());
+    }
+
+    #[test]
+    fn what_restricts_a_sandbox_is_told() {
+        let info = read(container("/agentkernel-demo", everything()))
+            .unwrap()
+            .unwrap()
+            .info(Isolation::RootContainer);
+        assert_eq!((info.state, info.exit_code), (State::Stopped, Some(137)));
+        let told = |capability| {
+            let one = info.restrictions.iter().find(|one| one.capability == capability).unwrap();
+            (one.asked.as_str(), one.configured.as_str())
+        };
+        assert_eq!(told(Capability::CpuLimit), ("1.5", "1.500"));
+        assert_eq!(told(Capability::MemoryLimit), ("64 MiB", "64 MiB"));
+        assert_eq!(told(Capability::PidsLimit), ("16", "16"));
+        assert_eq!(told(Capability::OpenFilesLimit), ("128", "128"));
+        assert_eq!(told(Capability::NetworkNone), ("none", "none"));
+        assert_eq!(told(Capability::ReadOnlyRoot), ("true", "true"));
+        assert_eq!(told(Capability::SyscallFilter), ("true", "true"));
+    }
+
+    #[test]
+    fn what_goes_unenforced_is_told() {
+        let mut config = SandboxConfig::new("busybox");
+        config.network = Some(Network::Full);
+        config.disk_mb = Some(5);
+        config.allow_weaker = vec![Capability::DiskLimit];
+        let info =
+            read(container("/agentkernel-demo", config)).unwrap().unwrap().info(Isolation::RootContainer);
+        let disk = info.restrictions.iter().find(|one| one.capability == Capability::DiskLimit).unwrap();
+        assert_eq!((disk.asked.as_str(), disk.configured.as_str(), disk.allowed_weaker), ("5 MiB", "", true));
+    }
 }

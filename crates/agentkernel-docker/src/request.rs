@@ -2,7 +2,7 @@
 //! explicitly, so that [`verify`](crate::verify) can compare it with what the engine says that it made.
 use std::{
     collections::{BTreeMap, HashMap},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use agentkernel_core::{
@@ -169,7 +169,7 @@ impl Plan<'_> {
 
     /// A mount by the `Mounts` field: `Binds` would make a missing source, as root, and cannot name a path with a colon.
     fn bind(&self, source: &Path, target: &str, read_only: bool) -> Result<Mount> {
-        let source = source.to_str().ok_or_else(|| not_text(source.to_owned()))?;
+        let source = source.to_str().ok_or_else(|| not_text(source))?;
         // An older engine leaves what is mounted below a read-only mount writable: there it is not shown at all.
         let shallow = read_only && !self.recursive_read_only;
         Ok(Mount {
@@ -184,7 +184,7 @@ impl Plan<'_> {
     }
 }
 
-fn not_text(path: PathBuf) -> Error {
+fn not_text(path: &Path) -> Error {
     Error::new(ErrorKind::Unsupported, "create sandbox", "the engine takes no path that is not UTF-8")
         .with_context("field", "mounts")
         .with_context("path", path.display())
@@ -263,4 +263,117 @@ fn to_i64(number: u64) -> i64 {
 pub(crate) fn list_labels(labels: &BTreeMap<String, String>) -> Vec<String> {
     let ours = format!("{}={}", StateLabels::VERSION_LABEL, StateLabels::VERSION);
     std::iter::once(ours).chain(labels.iter().map(|(name, value)| format!("{name}={value}"))).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::{path::PathBuf, time::Duration};
+
+    use agentkernel_core::{
+        Capabilities, Cpus, HostContext, Isolation, Mount as HostMount, Owner, SandboxConfig, Tmpfs,
+    };
+
+    use super::*;
+
+    /// Makes the body of a config on an engine that can do everything.
+    pub(crate) fn body(config: &SandboxConfig) -> ContainerCreateBody {
+        body_on(config, crate::health::UPPER_BOUND)
+    }
+
+    fn body_on(config: &SandboxConfig, has: Capabilities) -> ContainerCreateBody {
+        let owner = Owner::new("host", "boot", 1, 2, 3, 0);
+        let host = HostContext { cwd: "/work".into(), home: Some("/home/me".into()), owner };
+        let spec = config.resolve(has, &host).unwrap();
+        let argv = ["/.agentkernel/bin/guest", "__guest", "boot", BOOT_TARGET].map(str::to_owned).to_vec();
+        Plan {
+            name: &"demo".parse().unwrap(),
+            spec: &spec,
+            state: BTreeMap::from([("agentkernel.name".to_owned(), "demo".to_owned())]),
+            guest: &GuestProgram { directory: PathBuf::from("/data/guest"), argv },
+            boot: Path::new("/run/agentkernel/key/id/boot"),
+            hosts: Path::new("/run/agentkernel/key/hosts"),
+            open_files: 4096,
+            recursive_read_only: false,
+            has_pids_limit: has.has(Capability::PidsLimit),
+        }
+        .body()
+        .unwrap()
+    }
+
+    /// Compares with a file; `UPDATE_GOLDEN=1` writes it.
+    fn golden(case: &str, config: &SandboxConfig) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{case}.json"));
+        let value = serde_json::to_value(body(config)).unwrap();
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, format!("{}\n", serde_json::to_string_pretty(&value).unwrap())).unwrap();
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let expected: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value, expected, "{case}: see {}", path.display());
+    }
+
+    #[test]
+    fn an_empty_config_has_the_strictest_defaults() {
+        golden("default", &SandboxConfig::new("busybox"));
+    }
+
+    /// A config with every restriction.
+    pub(crate) fn everything() -> SandboxConfig {
+        let mut config = SandboxConfig::new("busybox");
+        config.vcpus = Some(Cpus::from_milli(1500).unwrap());
+        config.memory_mb = Some(64);
+        config.pids = Some(16);
+        config.open_files = Some(128);
+        config.mount_cwd = true;
+        let target = "/data".to_owned();
+        config.mounts = vec![HostMount { source: "rel:ative".into(), target, read_only: true }];
+        config.volumes =
+            vec![Volume { name: "cache".parse().unwrap(), target: "/cache".into(), read_only: false }];
+        config.tmpfs = vec![Tmpfs { target: "/run".into(), size_mb: 8 }];
+        config.env.insert("A".into(), "é=1".into());
+        config.user = Some("1000:1000".into());
+        config.read_only = Some(true);
+        config.cap_add = vec!["NET_RAW".parse().unwrap()];
+        config.no_new_privileges = Some(true);
+        config.syscall_filter = Some(true);
+        config.isolation = Some(Isolation::UsernsContainer);
+        config.labels.insert("team".into(), "x".into());
+        config.time_to_live = Some(Duration::from_secs(60));
+        config
+    }
+
+    #[test]
+    fn every_restriction_is_in_the_request() {
+        golden("everything", &everything());
+    }
+
+    #[test]
+    fn a_detached_sandbox_with_a_network_and_less_protection() {
+        let mut config = SandboxConfig::new("busybox");
+        config.lifetime = Lifetime::Detached;
+        config.network = Some(Network::Full);
+        config.no_new_privileges = Some(false);
+        config.syscall_filter = Some(false);
+        golden("detached", &config);
+    }
+
+    #[test]
+    fn what_may_go_unenforced_is_not_in_the_request() {
+        let mut config = SandboxConfig::new("busybox");
+        config.pids = Some(5);
+        config.memory_mb = Some(64);
+        config.allow_weaker = vec![Capability::PidsLimit, Capability::MemoryLimit];
+        let has = crate::health::UPPER_BOUND.without(Capability::PidsLimit).without(Capability::MemoryLimit);
+        let host = body_on(&config, has).host_config.unwrap();
+        assert_eq!((host.pids_limit, host.memory, host.memory_swap), (None, None, None));
+    }
+
+    #[test]
+    fn an_engine_that_is_recursive_shows_what_is_mounted_below() {
+        let made = body(&everything()).host_config.unwrap().mounts.unwrap();
+        let shallow = |mount: &Mount| mount.bind_options.as_ref().and_then(|options| options.non_recursive);
+        let data = made.iter().find(|mount| mount.target.as_deref() == Some("/data")).unwrap();
+        let workspace = made.iter().find(|mount| mount.target.as_deref() == Some("/workspace")).unwrap();
+        assert_eq!((shallow(data), shallow(workspace)), (Some(true), None));
+    }
 }

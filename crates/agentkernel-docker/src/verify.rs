@@ -209,3 +209,150 @@ fn mounts(host: &HostConfig) -> BTreeSet<(String, String, String, bool)> {
     };
     host.mounts.iter().flatten().map(one).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use agentkernel_core::Isolation;
+    use bollard::models::ContainerConfig;
+
+    use super::*;
+    use crate::{
+        health::UPPER_BOUND,
+        request::tests::{body, everything},
+    };
+
+    /// What an honest engine answers.
+    fn honest(body: &ContainerCreateBody) -> ContainerInspectResponse {
+        ContainerInspectResponse {
+            host_config: body.host_config.clone(),
+            config: Some(ContainerConfig {
+                user: body.user.clone(),
+                entrypoint: body.entrypoint.clone(),
+                network_disabled: body.network_disabled,
+                labels: body.labels.clone(),
+                ..ContainerConfig::default()
+            }),
+            ..ContainerInspectResponse::default()
+        }
+    }
+
+    fn fields(differences: &[Difference]) -> Vec<&'static str> {
+        differences.iter().map(|difference| difference.field).collect()
+    }
+
+    #[test]
+    fn an_honest_engine_makes_no_difference() {
+        let body = body(&everything());
+        let mut found = honest(&body);
+        // Newer engines write capabilities so, and nothing as 0.
+        let host = found.host_config.as_mut().unwrap();
+        host.cap_add = host.cap_add.take().map(|all| all.iter().map(|name| format!("CAP_{name}")).collect());
+        host.port_bindings = Some(bollard::models::PortMap::new());
+        host.binds = Some(Vec::new());
+        assert_eq!(made(&body, &found), []);
+    }
+
+    #[test]
+    fn every_field_that_an_engine_drops_is_named() {
+        type Drop = fn(&mut HostConfig);
+        let cases: [(&str, Drop); 16] = [
+            ("memory_mb", |host| host.memory = None),
+            ("memory_mb", |host| host.memory_swap = Some(-1)),
+            ("vcpus", |host| host.nano_cpus = Some(0)),
+            ("pids", |host| host.pids_limit = None),
+            ("open_files", |host| host.ulimits = None),
+            ("read_only", |host| host.readonly_rootfs = None),
+            ("network", |host| host.network_mode = Some("bridge".into())),
+            ("cap_add", |host| host.cap_drop = None),
+            ("cap_add", |host| host.cap_add.get_or_insert_default().push("SYS_ADMIN".into())),
+            ("cap_add", |host| host.privileged = Some(true)),
+            ("no_new_privileges", |host| host.security_opt = None),
+            ("syscall_filter", |host| {
+                host.security_opt.get_or_insert_default().push("seccomp=unconfined".into());
+            }),
+            ("tmpfs", |host| host.tmpfs = None),
+            ("mounts", |host| drop(host.mounts.as_mut().unwrap().pop())),
+            ("lifetime", |host| host.auto_remove = Some(false)),
+            ("isolation", |host| host.pid_mode = Some("host".into())),
+        ];
+        let body = body(&everything());
+        for (field, break_it) in cases {
+            let mut found = honest(&body);
+            break_it(found.host_config.as_mut().unwrap());
+            assert_eq!(fields(&made(&body, &found)), [field]);
+        }
+        let mut found = honest(&body);
+        found.config.as_mut().unwrap().network_disabled = None;
+        assert_eq!(fields(&made(&body, &found)), ["network"]);
+        assert!(made(&body, &ContainerInspectResponse::default()).len() > 10);
+    }
+
+    fn report() -> Report {
+        Report {
+            memory_bytes: Some(64 << 20),
+            memory_and_swap_bytes: Some(64 << 20),
+            pids: Some(16),
+            cpu_milli: Some(1500),
+            open_files: 128,
+            capabilities: 0,
+            bounding: 0xe0 | 1 << 13,
+            no_new_privileges: true,
+            seccomp: 2,
+            read_only: true,
+            network: false,
+            pid: 1,
+            uid: 1000,
+            gid: 1000,
+        }
+    }
+
+    #[test]
+    fn every_field_that_the_guest_finds_otherwise_is_named() {
+        type Change = fn(&mut Report);
+        let cases: [(&str, Change); 11] = [
+            ("memory_mb", |report| report.memory_bytes = None),
+            ("memory_mb", |report| report.memory_and_swap_bytes = Some(128 << 20)),
+            ("pids", |report| report.pids = Some(17)),
+            ("vcpus", |report| report.cpu_milli = None),
+            ("open_files", |report| report.open_files = 1 << 20),
+            ("cap_add", |report| report.capabilities = 1 << 21),
+            ("no_new_privileges", |report| report.no_new_privileges = false),
+            ("syscall_filter", |report| report.seccomp = 0),
+            ("read_only", |report| report.read_only = false),
+            ("network", |report| report.network = true),
+            ("isolation", |report| report.pid = 2),
+        ];
+        let config = everything();
+        let host = body(&config).host_config.unwrap();
+        assert_eq!(booted(&config, &host, UPPER_BOUND, &report()), []);
+        for (field, change) in cases {
+            let mut report = report();
+            change(&mut report);
+            assert_eq!(fields(&booted(&config, &host, UPPER_BOUND, &report)), [field]);
+        }
+    }
+
+    #[test]
+    fn a_default_that_the_backend_does_not_claim_is_no_requirement() {
+        let config = SandboxConfig::new("busybox");
+        let host = HostConfig::default();
+        let weak = Report { seccomp: 0, no_new_privileges: false, bounding: 0, ..report() };
+        let nothing = Capabilities::new(Isolation::RootContainer);
+        assert_eq!(booted(&config, &host, nothing, &weak), []);
+        assert_eq!(
+            fields(&booted(&config, &host, UPPER_BOUND, &weak)),
+            ["no_new_privileges", "syscall_filter"]
+        );
+    }
+
+    #[test]
+    fn a_difference_is_unsupported_unless_the_caller_gave_way() {
+        let pids = [Difference { field: "pids", asked: "16".into(), found: "0".into() }];
+        let mut config = everything();
+        let error = refuse(&config, &pids, "the engine").unwrap();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.message().contains("`pids`") && error.hint().unwrap().contains("--allow-weaker pids"));
+        config.allow_weaker = vec![Capability::PidsLimit];
+        assert!(refuse(&config, &pids, "the engine").is_none());
+    }
+}
