@@ -1,5 +1,7 @@
 //! What the tests share: the real engine if it is there, and the guest's program.
 #![allow(dead_code, reason = "each test program uses a part of it")]
+pub mod scripted;
+
 use std::{
     path::{Path, PathBuf},
     process::Command,
