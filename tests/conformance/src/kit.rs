@@ -1,0 +1,214 @@
+//! What is tested and how: the options of a run, and the two ways to run it.
+use std::{fmt, path::Path, pin::Pin, process::ExitCode, sync::Arc, time::Duration};
+
+use agentkernel_core::{Backend, Capabilities, Error, ErrorKind, Result, SandboxConfig};
+use futures_util::{StreamExt, stream};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use tokio::{runtime::Runtime, time};
+
+use crate::{
+    Outcome, Report, Verdict, panics,
+    rule::{self, Rule},
+    trial,
+};
+
+/// The image that trials run in unless told otherwise.
+pub const IMAGE: &str = "agentkernel-test";
+/// How long one trial can take. Only a bound: no trial needs a tenth of it.
+pub const TRIAL_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long connecting and asking for health can take.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(60);
+/// Names, with commas, of the backends that may not be skipped.
+const REQUIRED: &str = "AGENTKERNEL_REQUIRE_BACKENDS";
+/// Where the verdicts are written.
+const JSON: &str = "AGENTKERNEL_CONFORMANCE_JSON";
+
+type Connecting = Pin<Box<dyn Future<Output = Result<Arc<dyn Backend>>> + Send>>;
+
+/// A backend under test and how it is tested.
+#[derive(Clone)]
+pub struct Kit {
+    backend: &'static str,
+    connect: Arc<dyn Fn() -> Connecting + Send + Sync>,
+    config: SandboxConfig,
+    trial_deadline: Duration,
+    parallel: usize,
+}
+
+impl fmt::Debug for Kit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kit")
+            .field("backend", &self.backend)
+            .field("config", &self.config)
+            .field("trial_deadline", &self.trial_deadline)
+            .field("parallel", &self.parallel)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A backend that answers.
+#[derive(Debug, Clone)]
+pub(crate) struct Subject {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) config: SandboxConfig,
+    pub(crate) deadline: Duration,
+}
+
+/// Whether there is something to test.
+enum Connected {
+    Ready(Subject),
+    Skip(String),
+    Fail(String),
+}
+
+impl Kit {
+    /// Makes a kit for the backend of this name, which `connect` reaches.
+    pub fn new<C, F>(backend: &'static str, connect: C) -> Self
+    where
+        C: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Arc<dyn Backend>>> + Send + 'static,
+    {
+        Self {
+            backend,
+            connect: Arc::new(move || Box::pin(connect())),
+            config: SandboxConfig::new(IMAGE),
+            trial_deadline: TRIAL_DEADLINE,
+            parallel: 4,
+        }
+    }
+
+    /// Sets the image that trials run in. Default: [`IMAGE`].
+    #[must_use]
+    pub fn with_image(mut self, image: impl Into<String>) -> Self {
+        self.config.image = Some(image.into());
+        self
+    }
+
+    /// Sets the config that trials start from, for backends that need more than an image.
+    #[must_use]
+    pub fn with_config(mut self, config: SandboxConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets how long one trial can take. Default: [`TRIAL_DEADLINE`].
+    #[must_use]
+    pub fn with_trial_deadline(mut self, deadline: Duration) -> Self {
+        self.trial_deadline = deadline;
+        self
+    }
+
+    /// Sets how many trials run at once, unless `--test-threads` says so. Default: 4.
+    #[must_use]
+    pub fn with_parallel_trials(mut self, trials: usize) -> Self {
+        self.parallel = trials.max(1);
+        self
+    }
+
+    /// Returns the names of all trials.
+    pub fn trials() -> Vec<String> {
+        rule::all().map(Rule::name).collect()
+    }
+
+    /// Runs it with the arguments of the process, as the main function of a test without a harness.
+    pub fn main(self) -> ExitCode {
+        let mut arguments = Arguments::from_args();
+        let Ok(runtime) = Runtime::new() else {
+            return told("no runtime can be started");
+        };
+        panics::install();
+        let connected = if arguments.list {
+            Connected::Skip("listed only".to_owned())
+        } else {
+            runtime.block_on(self.connected())
+        };
+        arguments.test_threads.get_or_insert(self.parallel);
+        let connected = Arc::new(connected);
+        let report = Arc::new(std::sync::Mutex::new(Report::default()));
+        let trials = rule::all().map(|rule| {
+            let (connected, report, handle) =
+                (Arc::clone(&connected), Arc::clone(&report), runtime.handle().clone());
+            Trial::ignorable_test(rule.name(), move || {
+                let verdict = handle.block_on(verdict(&connected, rule));
+                let answer = match &verdict.outcome {
+                    Outcome::Passed => Ok(Completion::Completed),
+                    Outcome::Skipped(reason) => {
+                        skipped(&verdict.name, reason);
+                        Ok(Completion::ignored_with(reason))
+                    }
+                    Outcome::Failed(reason) => Err(Failed::from(reason)),
+                };
+                report.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).verdicts.push(verdict);
+                answer
+            })
+        });
+        let trials = trials.collect();
+        let conclusion = libtest_mimic::run(&arguments, trials);
+        if let Some(path) = std::env::var_os(JSON)
+            && !arguments.list
+        {
+            let report = report.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            if report.write_json(Path::new(&path)).is_err() {
+                return told("the verdicts cannot be written");
+            }
+        }
+        runtime.shutdown_timeout(Duration::from_secs(5));
+        conclusion.exit_code()
+    }
+
+    /// Runs the trials that `wanted` accepts by name and returns how they ended, for tests of the kit and for reports.
+    pub async fn run(&self, wanted: impl Fn(&str) -> bool) -> Report {
+        panics::install();
+        let connected = self.connected().await;
+        let rules = rule::all().filter(|rule| wanted(&rule.name())).collect::<Vec<_>>();
+        let verdicts = stream::iter(rules).map(|rule| verdict(&connected, rule)).buffered(self.parallel);
+        Report { verdicts: verdicts.collect().await }
+    }
+
+    async fn connected(&self) -> Connected {
+        let asked = async {
+            let backend = (self.connect)().await?;
+            let health = backend.health().await?;
+            Ok::<_, Error>((backend, health))
+        };
+        let asked = time::timeout(CONNECT_DEADLINE, asked).await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Timeout, "connect to the backend", "it does not answer"))
+        });
+        let required = std::env::var(REQUIRED)
+            .is_ok_and(|names| names.split(',').any(|name| name.trim() == self.backend));
+        match asked {
+            Ok((backend, health)) => Connected::Ready(Subject {
+                backend,
+                capabilities: health.capabilities,
+                config: self.config.clone(),
+                deadline: self.trial_deadline,
+            }),
+            Err(error) if error.kind() == ErrorKind::Unavailable && !required => {
+                Connected::Skip(format!("{} is not available: {error}", self.backend))
+            }
+            Err(error) => Connected::Fail(format!("{}: {}", self.backend, trial::explain(&error))),
+        }
+    }
+}
+
+async fn verdict(connected: &Connected, rule: &'static Rule) -> Verdict {
+    let outcome = match connected {
+        Connected::Ready(subject) => trial::run(subject, rule).await,
+        Connected::Skip(reason) => Outcome::Skipped(reason.clone()),
+        Connected::Fail(reason) => Outcome::Failed(reason.clone()),
+    };
+    Verdict { name: rule.name(), outcome }
+}
+
+#[expect(clippy::print_stderr, reason = "the harness shows no reasons of skips")]
+fn skipped(name: &str, reason: &str) {
+    eprintln!("skipped {name}: {reason}");
+}
+
+#[expect(clippy::print_stderr, reason = "it runs in the place of a main function")]
+fn told(what: &str) -> ExitCode {
+    eprintln!("error: {what}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,45 @@
+//! The suites: each rule of the contract and the trial of it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    reason = "a trial fails by a panic, and owns what it is given"
+)]
+
+mod archives;
+mod claims;
+mod concurrency;
+mod env;
+mod errors;
+mod exec;
+mod files;
+mod lifecycle;
+mod limits;
+mod network;
+mod ownership;
+mod stdin;
+mod stream;
+mod trees;
+mod tty;
+
+use crate::rule::Rule;
+
+/// Every suite, in the order in which a new backend meets them.
+pub(crate) const ALL: &[&[Rule]] = &[
+    lifecycle::RULES,
+    exec::RULES,
+    env::RULES,
+    stream::RULES,
+    stdin::RULES,
+    trees::RULES,
+    tty::RULES,
+    files::RULES,
+    archives::RULES,
+    network::RULES,
+    limits::RULES,
+    errors::RULES,
+    concurrency::RULES,
+    ownership::RULES,
+    claims::RULES,
+];
