@@ -1,12 +1,16 @@
 //! An engine that drops what it was asked for, or answers nonsense, late, or without end.
-mod support;
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says so by failing")]
+#[path = "support/guest.rs"]
+mod guest;
+#[path = "support/scripted.rs"]
+mod scripted;
 
 use std::time::{Duration, Instant};
 
-use agentkernel_core::{Backend, Cpus, Error, ErrorKind, Sandbox, SandboxConfig, SandboxExt};
+use agentkernel_core::{Backend, Cpus, Error, ErrorKind, SandboxConfig, SandboxExt};
 use agentkernel_docker::DockerBackend;
+use scripted::{Answer, ID, ScriptedEngine, info};
 use serde_json::{Value, json};
-use support::scripted::{Answer, ID, ScriptedEngine, info};
 
 /// A config with every restriction that is compared.
 fn strict() -> SandboxConfig {
@@ -23,7 +27,7 @@ fn strict() -> SandboxConfig {
 
 async fn start(engine: &ScriptedEngine) -> Result<(), Error> {
     let config =
-        support::config().with_endpoint(engine.endpoint()).with_request_timeout(Duration::from_millis(500));
+        guest::config().with_endpoint(engine.endpoint()).with_request_timeout(Duration::from_millis(500));
     let config = config.with_boot_timeout(Duration::from_secs(1));
     let backend = DockerBackend::connect(config).await?;
     let sandbox = backend.sandbox("x".parse().unwrap());
@@ -94,7 +98,7 @@ async fn what_the_engine_cannot_enforce_is_refused_before_anything_is_made() {
     let weak = |_: &str, path: &str, _: &Value| {
         let mut info = info();
         info["PidsLimit"] = json!(false);
-        (path == "/info").then(|| Answer::Json(200, info))
+        (path == "/info").then_some(Answer::Json(200, info))
     };
     let engine = ScriptedEngine::start(weak, |_| ());
     let error = start(&engine).await.unwrap_err();
@@ -155,7 +159,7 @@ async fn an_engine_on_another_kernel_is_unavailable() {
     let elsewhere = |_: &str, path: &str, _: &Value| {
         let mut info = info();
         info["KernelVersion"] = json!("6.6.6-linuxkit");
-        (path == "/info").then(|| Answer::Json(200, info))
+        (path == "/info").then_some(Answer::Json(200, info))
     };
     let engine = ScriptedEngine::start(elsewhere, |_| ());
     let error = start(&engine).await.unwrap_err();
@@ -168,7 +172,7 @@ async fn an_engine_that_dies_is_unavailable() {
     let engine = ScriptedEngine::start(nothing, |_| ());
     let endpoint = engine.endpoint();
     drop(engine);
-    let error = DockerBackend::connect(support::config().with_endpoint(endpoint))
+    let error = DockerBackend::connect(guest::config().with_endpoint(endpoint))
         .await
         .unwrap()
         .health()
@@ -194,7 +198,7 @@ async fn a_start_that_fails_removes_the_container() {
 #[tokio::test]
 async fn a_guest_that_never_connects_is_a_timeout() {
     let lie =
-        |_: &str, path: &str, _: &Value| path.ends_with("/start").then(|| Answer::Json(204, Value::Null));
+        |_: &str, path: &str, _: &Value| path.ends_with("/start").then_some(Answer::Json(204, Value::Null));
     let engine = ScriptedEngine::start(lie, |found| found["State"]["Status"] = json!("running"));
     let error = start(&engine).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
@@ -209,7 +213,7 @@ async fn a_guest_that_never_connects_is_a_timeout() {
 #[tokio::test]
 async fn a_process_of_the_host_cannot_be_the_guest() {
     let connect =
-        |_: &str, path: &str, _: &Value| path.ends_with("/start").then(|| Answer::Json(204, Value::Null));
+        |_: &str, path: &str, _: &Value| path.ends_with("/start").then_some(Answer::Json(204, Value::Null));
     let engine = ScriptedEngine::start(connect, |found| {
         found["State"]["Status"] = json!("running");
         let mounts = found["HostConfig"]["Mounts"].as_array().cloned().unwrap_or_default();

@@ -12,10 +12,10 @@ use tokio::{
 };
 
 /// The id of the one container that it makes.
-pub const ID: &str = "abababababababababababababababababababababababababababababababab";
+pub(crate) const ID: &str = "abababababababababababababababababababababababababababababababab";
 
 /// What a test makes of a request; `None` closes the connection, and [`Answer::Silence`] keeps it.
-pub enum Answer {
+pub(crate) enum Answer {
     Json(u16, Value),
     Raw(Vec<u8>),
     Endless,
@@ -24,8 +24,9 @@ pub enum Answer {
 }
 
 type Script = dyn Fn(&str, &str, &Value) -> Option<Answer> + Send + Sync;
+type Lie = dyn Fn(&mut Value) + Send + Sync;
 
-pub struct ScriptedEngine {
+pub(crate) struct ScriptedEngine {
     dir: tempfile::TempDir,
     requests: Arc<Mutex<Vec<String>>>,
     server: tokio::task::JoinHandle<()>,
@@ -34,14 +35,14 @@ pub struct ScriptedEngine {
 impl ScriptedEngine {
     /// Starts one. What the script does not answer is answered as an honest engine would; `lie` edits its answer to an
     /// inspection.
-    pub fn start(
+    pub(crate) fn start(
         script: impl Fn(&str, &str, &Value) -> Option<Answer> + Send + Sync + 'static,
         lie: impl Fn(&mut Value) + Send + Sync + 'static,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("engine.sock")).unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let (log, script, lie): (_, Arc<Script>, Arc<dyn Fn(&mut Value) + Send + Sync>) =
+        let (log, script, lie): (_, Arc<Script>, Arc<Lie>) =
             (Arc::clone(&requests), Arc::new(script), Arc::new(lie));
         let made = Arc::new(Mutex::new(Value::Null));
         let server = tokio::spawn(async move {
@@ -56,12 +57,12 @@ impl ScriptedEngine {
         Self { dir, requests, server }
     }
 
-    pub fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         format!("unix://{}", self.dir.path().join("engine.sock").display())
     }
 
     /// Returns the requests, each `METHOD /path`.
-    pub fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 }
@@ -82,7 +83,7 @@ async fn serve(
     mut stream: UnixStream,
     log: &Mutex<Vec<String>>,
     script: &Script,
-    lie: &(dyn Fn(&mut Value) + Send + Sync),
+    lie: &Lie,
     made: &Mutex<Value>,
 ) -> std::io::Result<()> {
     let mut request = Vec::new();
@@ -132,13 +133,7 @@ async fn serve(
     }
 }
 
-fn honest(
-    method: &str,
-    path: &str,
-    body: &Value,
-    lie: &(dyn Fn(&mut Value) + Send + Sync),
-    made: &Mutex<Value>,
-) -> Answer {
+fn honest(method: &str, path: &str, body: &Value, lie: &Lie, made: &Mutex<Value>) -> Answer {
     let image = format!("sha256:{}", "c".repeat(64));
     match (method, path) {
         ("GET", "/info") => Answer::Json(200, info()),
@@ -168,7 +163,7 @@ fn honest(
 }
 
 /// What an engine of this machine that can do everything says of itself.
-pub fn info() -> Value {
+pub(crate) fn info() -> Value {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     json!({
         "OSType": "linux",
