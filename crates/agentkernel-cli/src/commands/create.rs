@@ -1,0 +1,59 @@
+//! `create`: a sandbox that stays.
+use std::{
+    io::{self, IsTerminal},
+    pin::pin,
+};
+
+use agentkernel_core::{
+    Backend, Error, ErrorKind, ImageRef, Lifetime, Progress, PullPolicy, Result, SandboxConfig, SandboxExt,
+};
+use futures_util::StreamExt;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Outcome;
+use crate::{args::CreateArgs, config, context, context::Context, output::View};
+
+pub(crate) async fn create(context: &Context, args: &CreateArgs) -> Result<Outcome> {
+    let (mut config, options) = config::sandbox(&args.sandbox)?;
+    if !options.env.is_empty() || options.cwd.is_some() {
+        let what = "a sandbox keeps only text: a variable or the working directory is not UTF-8";
+        return Err(Error::new(ErrorKind::InvalidConfig, "create sandbox", what)
+            .with_hint("give it to each command: `agentkernel exec NAME --env … --workdir …`"));
+    }
+    config.lifetime = Lifetime::Detached;
+    let selection = context.registry.select(context.choice, &config).await?;
+    pull_visibly(&*selection.backend, &mut config).await?;
+    let sandbox = selection.backend.sandbox(args.name.clone());
+    context::reap(selection.backend);
+    sandbox.start(&config).await?;
+    Ok(Outcome::Show(View::Names(vec![args.name.to_string()]), false))
+}
+
+/// Pulls what is missing with a progress bar, where there is a terminal to show it on. Without one the backend pulls by
+/// itself, and nothing is asked of it twice.
+pub(super) async fn pull_visibly(backend: &dyn Backend, config: &mut SandboxConfig) -> Result<()> {
+    let (Some(images), Some(image)) = (backend.images(), &config.image) else { return Ok(()) };
+    let image: ImageRef = image.parse()?;
+    let is_quiet = !io::stderr().is_terminal() || config.pull == PullPolicy::Never || image.is_local();
+    if is_quiet || (config.pull == PullPolicy::Missing && images.inspect(&image).await?.is_some()) {
+        return Ok(());
+    }
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {bytes} / {total_bytes}") {
+        bar.set_style(style);
+    }
+    bar.set_message(format!("pulling {image}"));
+    let mut events = pin!(images.pull(&image).await?);
+    while let Some(event) = events.next().await {
+        if let Progress::Bytes { done, total } = event? {
+            if let Some(total) = total {
+                bar.set_length(total);
+            }
+            bar.set_position(done);
+        }
+    }
+    bar.finish_and_clear();
+    // What is here now is what was asked for.
+    config.pull = PullPolicy::Missing;
+    Ok(())
+}
