@@ -43,7 +43,7 @@ pub(crate) async fn create(shared: &Arc<Shared>, name: &SandboxName, spec: &Sand
     let (sender, receiver) = oneshot::channel();
     let (shared, name, spec) = (Arc::clone(shared), name.clone(), spec.clone());
     tokio::spawn(async move {
-        let made = create_now(&shared, &name, &spec).await;
+        let made = create_now(&shared, &name, &spec, || sender.is_closed()).await;
         if let Err(Ok(abandoned)) = sender.send(made) {
             if let Err(error) = shared.engine.remove(&abandoned.id).await {
                 tracing::debug!(%error, sandbox = %name, "an abandoned container stays until it is reaped");
@@ -56,18 +56,40 @@ pub(crate) async fn create(shared: &Arc<Shared>, name: &SandboxName, spec: &Sand
         .map_err(|source| Error::unexpected("create sandbox", "the runtime is shutting down", source))?
 }
 
-async fn create_now(shared: &Shared, name: &SandboxName, spec: &SandboxSpec) -> Result<Prepared> {
+async fn create_now(
+    shared: &Shared,
+    name: &SandboxName,
+    spec: &SandboxSpec,
+    is_abandoned: impl Fn() -> bool,
+) -> Result<Prepared> {
     for volume in &spec.volumes {
         if !spec.is_weaker(Capability::Volume) {
             shared.volumes.ensure(&volume.name).await?;
         }
     }
-    let run_dir = RunDir::create(&shared.key)?;
-    let made = create_in(shared, name, spec, &run_dir).await;
-    if made.is_err() {
-        run_dir.remove(name);
+    let mut unfinished = Unfinished { run_dir: RunDir::create(&shared.key)?, name, keep: false };
+    let prepared = create_in(shared, name, spec, &unfinished.run_dir, is_abandoned).await?;
+    unfinished.keep = true;
+    Ok(prepared)
+}
+
+/// Removes the directory of sockets of a create that fails, or that ends with the runtime.
+struct Unfinished<'a> {
+    run_dir: RunDir,
+    name: &'a SandboxName,
+    keep: bool,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if !self.keep {
+            self.run_dir.remove(self.name);
+        }
     }
-    made
+}
+
+fn abandoned() -> Error {
+    Error::new(ErrorKind::Interrupted, "create sandbox", "nobody waits for it")
 }
 
 async fn create_in(
@@ -75,6 +97,7 @@ async fn create_in(
     name: &SandboxName,
     spec: &SandboxSpec,
     run_dir: &RunDir,
+    is_abandoned: impl Fn() -> bool,
 ) -> Result<Prepared> {
     let (guest, health) = tokio::try_join!(shared.guest(), shared.health())?;
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
@@ -99,6 +122,9 @@ async fn create_in(
         has_pids_limit: health.capabilities.has(Capability::PidsLimit),
     };
     let body = plan.body()?;
+    if is_abandoned() {
+        return Err(abandoned());
+    }
     let (id, warnings, image) = post(shared, name, spec, &body).await?;
     let checked = async {
         if let Some(error) = verify::refuse_warnings(&warnings) {

@@ -122,7 +122,8 @@ fn restrictions(config: &SandboxConfig, host: &HostConfig) -> Vec<Enforcement> {
             tells.then(|| Enforcement {
                 capability,
                 asked: asked.unwrap_or_default(),
-                allowed_weaker: config.allow_weaker.contains(&capability),
+                // Leave that was not needed weakened nothing.
+                allowed_weaker: configured.is_empty() && config.allow_weaker.contains(&capability),
                 configured,
             })
         })

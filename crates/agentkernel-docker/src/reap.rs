@@ -6,16 +6,18 @@ use agentkernel_host::{RunDir, liveness};
 
 use crate::backend::Shared;
 
-/// A directory of sockets may be older than its container by a pull and a create.
-const YOUNG: Duration = Duration::from_secs(600);
+/// See [`is_old`].
+const YOUNG: Duration = Duration::from_secs(24 * 3600);
 
 /// Finds our containers whose owner is dead or whose deadline passed, and removes them if told so.
 pub(crate) async fn reap(shared: &Shared, plan: Reap) -> Result<Vec<Reaped>> {
     let dirs = RunDir::list(&shared.key)?;
+    // Looked at before the engine is asked: what is made meanwhile is then neither here nor missing there.
+    let stale = dirs.iter().filter(|dir| was_booted(dir) || is_old(dir)).collect::<Vec<_>>();
     let mut found = shared.find_all(&Filter::default()).await?;
     let alive = found.iter().map(|found| found.labels.run_id.clone()).collect::<HashSet<_>>();
     if plan == Reap::Remove {
-        sweep(&dirs, &alive);
+        sweep(&stale, &alive);
     }
     let mut reaped = Vec::new();
     for found in found.drain(..) {
@@ -38,13 +40,9 @@ pub(crate) async fn reap(shared: &Shared, plan: Reap) -> Result<Vec<Reaped>> {
     Ok(reaped)
 }
 
-/// Removes directories of sockets whose container is gone, as after the owner was killed, and links that lead nowhere.
-fn sweep(dirs: &[RunDir], alive: &HashSet<String>) {
-    let stale = |dir: &&RunDir| {
-        let age = dir.modified().and_then(|modified| modified.elapsed().ok());
-        !alive.contains(dir.run_id()) && (was_booted(dir) || age.is_some_and(|age| age > YOUNG))
-    };
-    for dir in dirs.iter().filter(stale) {
+/// Removes directories of sockets whose container is gone, as after the owner was killed, with the links to them.
+fn sweep(dirs: &[&RunDir], alive: &HashSet<String>) {
+    for dir in dirs.iter().filter(|dir| !alive.contains(dir.run_id())) {
         let boot = dir.boot_path();
         let names = boot.ancestors().nth(2).unwrap_or(Path::new("/")).join("names");
         let links = fs::read_dir(names).into_iter().flatten().flatten();
@@ -58,7 +56,13 @@ fn sweep(dirs: &[RunDir], alive: &HashSet<String>) {
     }
 }
 
-/// A directory with a control socket was booted: its container existed, so if it is not there now, it is gone.
+/// A directory with a control socket was booted: its container was there, so if it is not there now, it is gone.
 fn was_booted(dir: &RunDir) -> bool {
     dir.boot_path().with_file_name("ctl").exists()
+}
+
+/// A directory may be older than its container by a pull and a create, and not by more.
+fn is_old(dir: &RunDir) -> bool {
+    let age = dir.modified().and_then(|modified| modified.elapsed().ok());
+    age.is_some_and(|age| age > YOUNG)
 }
