@@ -31,7 +31,7 @@
 //!   `/home/user`.
 #![forbid(unsafe_code)]
 
-// pub mod fake;
+pub mod fake;
 mod fixture;
 mod kit;
 mod panics;

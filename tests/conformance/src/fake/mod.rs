@@ -1,0 +1,62 @@
+//! An in-memory backend: for tests of what is built on the contract, and of the kit itself.
+//!
+//! It runs a small `sh` and about twenty programs over a file tree in memory; nothing of it touches the host. It claims
+//! only what it really does: no terminal, no kernel limits, no network at all.
+//!
+//! ```
+//! use agentkernel_conformance::fake::FakeBackend;
+//! use agentkernel_core::{Backend, SandboxConfig, SandboxExt};
+//!
+//! # let runtime = tokio::runtime::Runtime::new().unwrap();
+//! # runtime.block_on(async {
+//! let sandbox = FakeBackend::new().sandbox("work".parse().unwrap());
+//! sandbox.start(&SandboxConfig::new("agentkernel-test")).await.unwrap();
+//! assert_eq!(sandbox.exec(&["echo", "hello"]).await.unwrap().stdout, "hello\n");
+//! # });
+//! ```
+mod applets;
+mod archive;
+mod backend;
+mod bug;
+mod command;
+mod fault;
+mod image;
+mod instance;
+mod interpreter;
+mod launch;
+mod loopback;
+mod pipe;
+mod process;
+mod program;
+mod sandbox;
+mod shell;
+mod tree;
+
+use agentkernel_core::{BackendType, Capabilities, Capability, Isolation};
+
+pub use backend::FakeBackend;
+pub use bug::Bug;
+pub use fault::Fault;
+
+/// The fake's type: `fake`.
+pub const TYPE: BackendType = BackendType::External("fake");
+
+/// What the fake can do.
+pub const CAPABILITIES: Capabilities = Capabilities::new(Isolation::Process).with_all(&[
+    Capability::ExecStdin,
+    Capability::ExecSignal,
+    Capability::ExecUser,
+    Capability::ExecDetached,
+    Capability::TypedExit,
+    Capability::KillTree,
+    Capability::RawBytes,
+    Capability::Files,
+    Capability::Forward,
+    Capability::NetworkNone,
+    Capability::DiskLimit,
+    Capability::ReadOnlyRoot,
+    Capability::Lease,
+    Capability::Persistence,
+    Capability::Logs,
+    Capability::Stats,
+]);
