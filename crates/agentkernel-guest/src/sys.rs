@@ -117,9 +117,13 @@ pub(crate) fn read_signal(fd: &OwnedFd) -> Option<Received> {
 
 /// Gives a new process what every program expects: no signal blocked, every handler the default.
 pub(crate) fn reset_signals() {
+    // The kernel's own struct: all zeros are the default handler, no flags, no mask. The library's function refuses
+    // the two signals that it uses itself, but what was ignored before exec stays ignored after it.
+    let default = [0u64; 4];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL is valid for every signal; SIGKILL, SIGSTOP and the library's own are errors.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: `default` is as long as the kernel's struct, the old one is not asked for, and 8 is the length of
+        // the kernel's masks; SIGKILL and SIGSTOP are errors that change nothing.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null::<u64>(), 8) };
     }
     let set = set(&[]);
     // SAFETY: `set` is initialized; the old mask is not asked for.
@@ -151,4 +155,19 @@ pub(crate) fn peer_pid(socket: impl AsFd) -> io::Result<i32> {
         libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut peer).cast(), &raw mut length)
     })?;
     Ok(peer.pid)
+}
+
+/// Makes files, pipes and terminals as another user's: `/dev/stdout` can be opened again only by its owner. Nothing
+/// else of the process changes; whoever may not do it makes them as its own.
+pub(crate) fn as_owner<T>(uid: u32, gid: u32, make: impl FnOnce() -> T) -> T {
+    // SAFETY: any number is allowed; one that may not be taken changes nothing.
+    let old_gid = unsafe { libc::setfsgid(gid) };
+    // SAFETY: as above.
+    let old_uid = unsafe { libc::setfsuid(uid) };
+    let made = make();
+    // SAFETY: as above; these were ours before.
+    unsafe { libc::setfsuid(old_uid.cast_unsigned()) };
+    // SAFETY: as above.
+    unsafe { libc::setfsgid(old_gid.cast_unsigned()) };
+    made
 }

@@ -30,6 +30,8 @@ const SIGNALS: [i32; 5] = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIG
 /// Connects to the host's socket and returns a guest that is ready to serve.
 pub(crate) fn boot(path: &OsStr) -> io::Result<Guest> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    // Nothing that an engine has left open by mistake reaches a command.
+    sys::close_from(3);
     let signals = sys::signal_fd(&SIGNALS)?;
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     // So that orphans come here even where we are no init.

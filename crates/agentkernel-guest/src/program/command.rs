@@ -30,12 +30,15 @@ pub(crate) struct Command {
     pub(crate) owner: Option<Route>,
     /// Channels that were closed and wait for the tree to be gone.
     pub(crate) closing: Vec<Route>,
+    /// 0 once it is put to rest.
     pub(crate) stub: i32,
     /// Its pid and process group, while it has not ended.
     pub(crate) pid: Option<i32>,
     /// While it is on its way.
     pub(crate) report: Option<OwnedFd>,
     report_bytes: Vec<u8>,
+    /// Its process has told its pid. It may have ended since.
+    began: bool,
     failure: Option<Failure>,
     pub(crate) tree: Option<OwnedFd>,
     tree_bytes: Vec<u8>,
@@ -50,6 +53,8 @@ pub(crate) struct Command {
     pub(crate) status: Option<Status>,
     pub(crate) kill: Option<Kill>,
     pub(crate) timed_out: bool,
+    /// How many processes the kernel had killed for want of memory before.
+    oom_kills: u64,
     pub(crate) timeout: Option<Instant>,
     started: Instant,
 }
@@ -67,6 +72,7 @@ impl Guest {
             Ok(launched) => launched,
             Err(failure) => return self.finish(route, &FromGuest::Failed(failure)),
         };
+        let oom_kills = self.cgroup.oom_kills();
         self.next_command += 1;
         let id = self.next_command;
         let tty = spawn.tty.is_some();
@@ -88,6 +94,7 @@ impl Guest {
             pid: None,
             report: Some(report),
             report_bytes: Vec::new(),
+            began: false,
             failure: None,
             tree: Some(tree),
             tree_bytes: Vec::new(),
@@ -100,6 +107,7 @@ impl Guest {
             status: None,
             kill: None,
             timed_out: false,
+            oom_kills,
             timeout: spawn.timeout_ms.and_then(|timeout| now.checked_add(Duration::from_millis(timeout))),
             started: now,
         };
@@ -116,9 +124,6 @@ impl Guest {
         let ring = &command.outputs.ring;
         let position = if replay { ring.begin() } else { ring.end() };
         command.outputs.attach(route, position);
-        if command.detached && command.stdin_of.is_none() {
-            command.stdin_of = Some(route);
-        }
         self.open(route, Work::Command(id));
         self.send(route, &FromGuest::Started { id });
     }
@@ -247,7 +252,7 @@ impl Guest {
                 let name = command.argv.first().map(|name| String::from_utf8_lossy(name).into_owned());
                 for told in told(&mut command.report_bytes, name.as_deref().unwrap_or_default()) {
                     match told {
-                        Told::Pid(pid) => command.pid = Some(pid),
+                        Told::Pid(pid) => (command.pid, command.began) = (Some(pid), true),
                         Told::Failed(failure) => command.failure = Some(failure),
                         Told::Ended(_) | Told::Gone => {}
                     }
@@ -256,7 +261,7 @@ impl Guest {
             }
             Ok(_) | Err(_) => command.report = None,
         }
-        if command.failure.is_none() && command.pid.is_none() {
+        if command.failure.is_none() && !command.began {
             command.failure =
                 Some(Failure::new(FailureCode::Other, 0, "the command was killed before it began"));
         }
@@ -311,7 +316,8 @@ impl Guest {
             Status::Code(u8::try_from(libc::WEXITSTATUS(raw)).unwrap_or(u8::MAX))
         };
         let suspicious = matches!(status, Status::Signal(9) | Status::Code(137)) && command.kill.is_none();
-        let status = if suspicious && self.oom_happened() { Status::OutOfMemory } else { status };
+        let before = command.oom_kills;
+        let status = if suspicious && self.oom_happened(before) { Status::OutOfMemory } else { status };
         let Some(command) = self.commands.get_mut(&id) else { return };
         command.ended = Some(status);
         if !command.timed_out {
@@ -348,10 +354,17 @@ impl Guest {
         }
     }
 
+    /// Notes that a child ended: a stub's pid may be somebody else's from now on.
+    pub(crate) fn stub_died(&mut self, pid: i32) {
+        for command in self.commands.values_mut().filter(|command| command.stub == pid) {
+            command.stub = 0;
+        }
+    }
+
     /// Drops what nobody can ask for any more.
     pub(crate) fn forget_commands(&mut self) {
         let over = |command: &Command| {
-            command.tree_gone && command.outputs.is_over() && command.closing.is_empty() && !command.main
+            command.tree_gone && command.outputs.is_read() && command.closing.is_empty() && !command.main
         };
         self.commands.retain(|_, command| command.detached || !over(command));
         let kept: Vec<u64> = self.commands.iter().filter(|(_, it)| over(it)).map(|(id, _)| *id).collect();

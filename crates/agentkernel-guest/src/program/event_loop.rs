@@ -75,7 +75,9 @@ pub(crate) struct Guest {
     signals: OwnedFd,
     listener: Option<OwnedFd>,
     deadline: Option<Instant>,
-    oom_kills: u64,
+    oom_explained: u64,
+    /// When descriptors had run out, until when no connection is accepted.
+    accept_again: Option<Instant>,
     /// The main command's end, which is ours.
     exit_code: Option<u8>,
     buffer: Vec<u8>,
@@ -91,7 +93,6 @@ impl Guest {
         deadline: Option<Instant>,
         is_init: bool,
     ) -> Self {
-        let oom_kills = cgroup.oom_kills();
         Self {
             settings,
             cgroup,
@@ -109,7 +110,8 @@ impl Guest {
             signals,
             listener,
             deadline,
-            oom_kills,
+            oom_explained: 0,
+            accept_again: None,
             exit_code: None,
             buffer: vec![0; MAX_DATA],
         }
@@ -191,6 +193,7 @@ impl Guest {
         }
         if let Some(listener) = &self.listener
             && self.connections.len() < MAX_CONNECTIONS
+            && self.accept_again.is_none()
         {
             add(Source::Listener, listener.as_fd(), read);
         }
@@ -234,6 +237,7 @@ impl Guest {
                     // Who ends is known from its pipes; here it is only put to rest.
                     while let Ok(Some((pid, status))) = sys::wait(-1, libc::WNOHANG | libc::__WALL) {
                         self.worker_died(pid, status);
+                        self.stub_died(pid);
                     }
                 }
                 // From outside only: nobody inside decides when the sandbox ends.
@@ -260,7 +264,7 @@ impl Guest {
             let socket = match accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok(socket) => socket,
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
-                Err(_) => break,
+                Err(errno) => return self.accept_failed(errno),
             };
             // Inside there is no way to this socket; a peer with a process id would have found one.
             if self.is_init && !matches!(sys::peer_pid(&socket), Ok(0)) {
@@ -269,6 +273,17 @@ impl Guest {
             let id = self.next_id();
             self.connections.insert(id, Connection::new(socket));
         }
+    }
+
+    /// The socket stays ready when descriptors have run out: it is not asked again at once.
+    pub(crate) fn accept_failed(&mut self, errno: Errno) {
+        if errno != Errno::AGAIN {
+            self.accept_again = Some(Instant::now() + Duration::from_millis(100));
+        }
+    }
+
+    pub(crate) fn accepts(&self) -> bool {
+        self.accept_again.is_none()
     }
 
     fn connection_ready(&mut self, id: u64, events: PollFlags) {
@@ -316,12 +331,14 @@ impl Guest {
         }
     }
 
-    /// Whether the kernel has killed something for want of memory since this was last asked.
-    pub(crate) fn oom_happened(&mut self) -> bool {
-        let kills = self.cgroup.oom_kills();
-        let happened = kills > self.oom_kills;
-        // Each kill explains one death.
-        self.oom_kills = if happened { self.oom_kills + 1 } else { kills };
+    /// Whether the kernel has killed something for want of memory, since there were `before` such kills, that does
+    /// not explain another death yet.
+    pub(crate) fn oom_happened(&mut self, before: u64) -> bool {
+        let explained = self.oom_explained.max(before);
+        let happened = self.cgroup.oom_kills() > explained;
+        if happened {
+            self.oom_explained = explained + 1;
+        }
         happened
     }
 
@@ -352,7 +369,9 @@ impl Guest {
         {
             return Some(code);
         }
-        let nothing_left = self.commands.values().all(|command| command.tree_gone);
+        let nothing_left =
+            self.commands.values().all(|command| command.tree_gone && command.outputs.is_over())
+                && self.connections.values().all(|connection| connection.queued() == 0);
         match self.shutdown {
             Some(until) if nothing_left || until <= now => return Some(self.exit_code.unwrap_or(0)),
             _ => {}
@@ -365,7 +384,7 @@ impl Guest {
             [command.timeout, command.kill.as_ref().map(|kill| kill.next), command.outputs.due()]
         });
         let connections = self.connections.values().map(|connection| connection.hello_by);
-        let own = [self.deadline, self.shutdown, self.orphans];
+        let own = [self.deadline, self.shutdown, self.orphans, self.accept_again];
         commands.chain(connections).chain(own).flatten().min()
     }
 
@@ -373,6 +392,7 @@ impl Guest {
         for connection in self.connections.values_mut() {
             connection.broken |= connection.hello_by.is_some_and(|due| due <= now);
         }
+        self.accept_again = self.accept_again.filter(|due| *due > now);
         let mut timed_out = Vec::new();
         for (id, command) in &mut self.commands {
             command.outputs.tick(now);

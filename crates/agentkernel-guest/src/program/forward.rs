@@ -126,7 +126,7 @@ impl Guest {
                 add(Source::Forward(*id), forward.socket.as_fd(), events);
             }
         }
-        for (id, listening) in &self.listening {
+        for (id, listening) in self.listening.iter().filter(|_| self.accepts()) {
             let Some(connection) = self.connections.get(&listening.route.connection) else { continue };
             // An `Accepted` counts as data with its 4 bytes.
             if connection.channels.len() < MAX_CHANNELS && connection.room(listening.route.channel) >= 4 {
@@ -238,8 +238,9 @@ impl Guest {
     /// Takes a connection that came in.
     pub(crate) fn listening_ready(&mut self, id: u64) {
         let Some(listening) = self.listening.get(&id) else { return };
-        let Ok(socket) = accept_with(&listening.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else {
-            return;
+        let socket = match accept_with(&listening.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            Ok(socket) => socket,
+            Err(errno) => return self.accept_failed(errno),
         };
         let route = listening.route;
         let Some(connection) = self.connections.get_mut(&route.connection) else { return };

@@ -14,6 +14,7 @@ use rustix::process::{
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::event_loop::Settings;
 use super::identity::{Identity, Rights, Step, become_command, offer_to_oom_killer};
@@ -55,10 +56,11 @@ pub(crate) fn launch(spawn: &Spawn, settings: &Settings) -> Result<Launched, Fai
     let at = |what: &'static str| move |errno: Errno| failure(errno, what);
     let (report, report_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(at("making a pipe"))?;
     let (tree, tree_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(at("making a pipe"))?;
-    let (stdio, [stdin, stdout, stderr]) = match spawn.tty {
-        Some(size) => terminal(size).map_err(at("making a terminal"))?,
-        None => pipes(spawn.stdin).map_err(at("making pipes"))?,
-    };
+    let (stdio, [stdin, stdout, stderr]) =
+        sys::as_owner(plan.identity.uid, plan.identity.gid, || match spawn.tty {
+            Some(size) => terminal(size).map_err(at("making a terminal")),
+            None => pipes(spawn.stdin).map_err(at("making pipes")),
+        })?;
     let ours = [stdin.as_deref(), stdout.as_deref(), stderr.as_deref(), Some(&report), Some(&tree)];
     for fd in ours.into_iter().flatten() {
         rustix::io::ioctl_fionbio(fd, true).map_err(at("preparing a pipe"))?;
@@ -205,6 +207,9 @@ fn become_stub(plan: &Plan, stdio: &Stdio, report: OwnedFd, tree: &OwnedFd) -> !
         }
     };
     drop(report);
+    let none = CapabilitySet::empty();
+    let nothing = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    rustix::thread::set_capabilities(None, nothing).ok();
     // Standard input is the only descriptor that is kept.
     if dup2_stdin(tree).is_err() {
         sys::exit(1);

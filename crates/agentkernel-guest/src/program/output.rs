@@ -104,6 +104,11 @@ impl Outputs {
         self.complete && self.attached.is_empty() && self.log.is_none()
     }
 
+    /// Whether nobody waits for anything.
+    pub(crate) fn is_read(&self) -> bool {
+        self.attached.is_empty() && self.log.is_none()
+    }
+
     fn room(&self) -> usize {
         self.ring.room(self.attached.iter().chain(&self.log).map(|it| it.position).min())
     }
@@ -204,12 +209,11 @@ impl Outputs {
     /// Writes to the guest's own output as much as it takes without blocking.
     pub(crate) fn write_log(&mut self) {
         while let Some(log) = &mut self.log {
-            let Some((stream, bytes, second)) = self.ring.read(log.position, PIPE_BUF) else {
-                if log.until.is_some_and(|until| log.position >= until) {
-                    self.log = None;
-                }
+            if log.until.is_some_and(|until| log.position >= until) {
+                self.log = None;
                 return;
-            };
+            }
+            let Some((stream, bytes, second)) = next(&self.ring, log, PIPE_BUF) else { return };
             let mut fds = [PollFd::from_borrowed_fd(own(stream), PollFlags::OUT)];
             if !matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1)) {
                 return;

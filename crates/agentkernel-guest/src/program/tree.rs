@@ -5,11 +5,18 @@
 use std::ffi::c_int;
 use std::fs;
 
+use rustix::process::getpid;
+
 use crate::sys;
 
 /// Sends a signal to every descendant of `root`, but not to those in `spared` and what is below them, nor to `root`.
 /// Returns how many there were.
 pub(crate) fn signal_descendants(root: i32, spared: &[i32], signal: c_int) -> usize {
+    // The numbers of another namespace's /proc mean other processes.
+    let ours = fs::read_link("/proc/self").ok().and_then(|pid| pid.to_str()?.parse::<i32>().ok());
+    if ours != Some(getpid().as_raw_nonzero().get()) {
+        return 0;
+    }
     let (mut found, mut waiting) = (0, vec![root]);
     while let Some(parent) = waiting.pop() {
         for child in children(parent) {

@@ -122,13 +122,15 @@ impl Guest {
 
     /// Stops a worker; one that hangs in the kernel is left to it.
     pub(crate) fn worker_cancel(&mut self, id: u64) {
-        if let Some(worker) = self.workers.remove(&id) {
+        if let Some(worker) = self.workers.remove(&id)
+            && worker.pid > 0
+        {
             drop(sys::kill(worker.pid, libc::SIGKILL));
         }
     }
 
     pub(crate) fn worker_pids(&self) -> impl Iterator<Item = i32> {
-        self.workers.values().map(|worker| worker.pid)
+        self.workers.values().map(|worker| worker.pid).filter(|pid| *pid > 0)
     }
 
     /// Notes that a child ended; a pid that may be somebody else's by now must not be killed.

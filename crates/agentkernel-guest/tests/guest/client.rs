@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use agentkernel_guest::protocol::*;
 
 /// How long anything may take.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One connection to a guest.
-pub struct Client {
-    pub stream: UnixStream,
+pub(crate) struct Client {
+    pub(crate) stream: UnixStream,
     reader: FrameReader,
     next: u32,
     /// Frames that came while others were waited for.
@@ -20,27 +20,27 @@ pub struct Client {
 
 /// What a channel brought until its end.
 #[derive(Debug, Default)]
-pub struct Outcome {
-    pub id: u64,
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
-    pub frames: Vec<FromGuest>,
-    pub end: Option<FromGuest>,
+pub(crate) struct Outcome {
+    pub(crate) id: u64,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+    pub(crate) frames: Vec<FromGuest>,
+    pub(crate) end: Option<FromGuest>,
 }
 
 impl Outcome {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    pub fn failure(&self) -> FailureCode {
+    pub(crate) fn failure(&self) -> FailureCode {
         match &self.end {
             Some(FromGuest::Failed(failure)) => failure.code,
             other => panic!("no failure: {other:?}"),
         }
     }
 
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         match &self.end {
             Some(FromGuest::Exited(status)) => *status,
             other => panic!("not exited: {other:?}, stderr {}", String::from_utf8_lossy(&self.stderr)),
@@ -49,7 +49,7 @@ impl Outcome {
 }
 
 impl Client {
-    pub fn new(stream: UnixStream) -> Self {
+    pub(crate) fn new(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut client =
             Self { stream, reader: FrameReader::new(MAX_FROM_GUEST), next: 0, waiting: Vec::new() };
@@ -57,25 +57,26 @@ impl Client {
         client
     }
 
-    pub fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
-    pub fn send(&mut self, channel: u32, frame: &ToGuest) {
+    pub(crate) fn send(&mut self, channel: u32, frame: &ToGuest) {
         let mut bytes = Vec::new();
         frame.encode(channel, &mut bytes);
-        self.raw(&bytes);
+        // What is said to a guest that has just ended is lost; what it said before is still to be read.
+        self.stream.write_all(&bytes).ok();
     }
 
     /// Opens a channel.
-    pub fn open(&mut self, request: Request) -> u32 {
+    pub(crate) fn open(&mut self, request: Request) -> u32 {
         self.next += 1;
         self.send(self.next, &ToGuest::Request(request));
         self.next
     }
 
     /// Receives a frame of any channel, `None` at the end.
-    pub fn receive(&mut self) -> Option<(u32, FromGuest)> {
+    pub(crate) fn receive(&mut self) -> Option<(u32, FromGuest)> {
         loop {
             if let Some((header, payload)) = self.reader.next().unwrap() {
                 return Some((header.channel, FromGuest::decode(header.kind, payload).unwrap()));
@@ -84,13 +85,14 @@ impl Client {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return None,
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 result => self.reader.push(&buffer[..result.expect("the guest answers in time")]),
             }
         }
     }
 
     /// Receives a frame of one channel; others wait.
-    pub fn next(&mut self, channel: u32) -> FromGuest {
+    pub(crate) fn next(&mut self, channel: u32) -> FromGuest {
         if let Some(at) = self.waiting.iter().position(|(it, _)| *it == channel) {
             return self.waiting.remove(at).1;
         }
@@ -104,7 +106,7 @@ impl Client {
     }
 
     /// Receives until the channel ends, granting credit for what comes.
-    pub fn finish(&mut self, channel: u32) -> Outcome {
+    pub(crate) fn finish(&mut self, channel: u32) -> Outcome {
         let mut outcome = Outcome::default();
         loop {
             match self.next(channel) {
@@ -130,26 +132,29 @@ impl Client {
         }
     }
 
-    pub fn run(&mut self, request: Request) -> Outcome {
+    pub(crate) fn run(&mut self, request: Request) -> Outcome {
         let channel = self.open(request);
         self.finish(channel)
     }
 
-    pub fn spawn(&mut self, spawn: Spawn) -> Outcome {
+    pub(crate) fn spawn(&mut self, spawn: Spawn) -> Outcome {
         self.run(Request::Spawn(spawn))
     }
 
-    pub fn shell(&mut self, script: &str) -> Outcome {
+    pub(crate) fn shell(&mut self, script: &str) -> Outcome {
         self.spawn(sh(script))
     }
 
     /// Sends data, then the end.
-    pub fn feed(&mut self, channel: u32, bytes: &[u8]) {
+    pub(crate) fn feed(&mut self, channel: u32, bytes: &[u8]) {
         let mut credit = WINDOW as usize;
         for part in bytes.chunks(MAX_DATA) {
             while credit < part.len() {
-                if let FromGuest::Credit(more) = self.next(channel) {
-                    credit += more as usize;
+                match self.next(channel) {
+                    FromGuest::Credit(more) => credit += more as usize,
+                    // The guest wants no more.
+                    frame if frame.is_terminal() => return self.waiting.push((channel, frame)),
+                    _ => {}
                 }
             }
             self.send(channel, &ToGuest::Data(part.to_vec()));
@@ -158,39 +163,39 @@ impl Client {
         self.send(channel, &ToGuest::Eof);
     }
 
-    pub fn ping_after_hello(&mut self) {
+    pub(crate) fn ping_after_hello(&mut self) {
         assert!(matches!(self.next(0), FromGuest::Hello { .. }));
         self.ping();
     }
 
-    pub fn ping(&mut self) {
+    pub(crate) fn ping(&mut self) {
         self.send(0, &ToGuest::Ping(7));
         assert_eq!(self.next(0), FromGuest::Pong(7));
     }
 }
 
-pub fn sh(script: &str) -> Spawn {
+pub(crate) fn sh(script: &str) -> Spawn {
     Spawn { argv: argv(&["sh", "-c", script]), ..Spawn::default() }
 }
 
-pub fn argv(words: &[&str]) -> Vec<Vec<u8>> {
+pub(crate) fn argv(words: &[&str]) -> Vec<Vec<u8>> {
     words.iter().map(|word| word.as_bytes().to_vec()).collect()
 }
 
 /// A guest that runs, and its boot connection.
-pub struct Guest {
-    pub child: Child,
-    pub client: Client,
-    pub report: Report,
-    pub directory: tempfile::TempDir,
+pub(crate) struct Guest {
+    pub(crate) child: Child,
+    pub(crate) client: Client,
+    pub(crate) report: Report,
+    pub(crate) directory: tempfile::TempDir,
 }
 
 /// How a guest is started.
-pub struct Start {
-    pub configure: Configure,
+pub(crate) struct Start {
+    pub(crate) configure: Configure,
     /// As init of a process namespace of its own.
-    pub init: bool,
-    pub stdout: Stdio,
+    pub(crate) init: bool,
+    pub(crate) stdout: Stdio,
 }
 
 impl Default for Start {
@@ -214,7 +219,7 @@ impl Default for Start {
 }
 
 /// Whether tests may make process namespaces; says so if not.
-pub fn can_be_init() -> bool {
+pub(crate) fn can_be_init() -> bool {
     let can = Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).status();
     let can = can.is_ok_and(|status| status.success());
     if !can {
@@ -224,7 +229,7 @@ pub fn can_be_init() -> bool {
 }
 
 impl Start {
-    pub fn command(&self, socket: &std::path::Path) -> Command {
+    pub(crate) fn command(&self, socket: &std::path::Path) -> Command {
         let guest = env!("CARGO_BIN_EXE_agentkernel-guest");
         let mut command = if self.init {
             let mut command = Command::new("unshare");
@@ -237,7 +242,7 @@ impl Start {
         command
     }
 
-    pub fn start(self) -> Guest {
+    pub(crate) fn start(self) -> Guest {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("boot");
         let listener = UnixListener::bind(&path).unwrap();
@@ -251,13 +256,13 @@ impl Start {
     }
 }
 
-pub fn start() -> Guest {
+pub(crate) fn start() -> Guest {
     Start::default().start()
 }
 
 impl Guest {
     /// Waits for the guest's own end.
-    pub fn wait(&mut self) -> Option<i32> {
+    pub(crate) fn wait(&mut self) -> Option<i32> {
         wait_until("the guest ends", || self.child.try_wait().unwrap()).code()
     }
 }
@@ -275,7 +280,7 @@ impl Drop for Guest {
 }
 
 /// Waits for a condition.
-pub fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(value) = condition() {

@@ -7,18 +7,18 @@ use agentkernel_guest::protocol::*;
 use crate::client::*;
 
 /// A guest with a listening socket, which came with the configuration.
-pub struct Listening {
-    pub guest: Guest,
-    pub path: std::path::PathBuf,
+pub(crate) struct Listening {
+    pub(crate) guest: Guest,
+    pub(crate) path: std::path::PathBuf,
 }
 
 impl Listening {
-    pub fn connect(&self) -> Client {
+    pub(crate) fn connect(&self) -> Client {
         Client::new(UnixStream::connect(&self.path).unwrap())
     }
 }
 
-pub fn start_listening(mut start: Start) -> Listening {
+pub(crate) fn start_listening(mut start: Start) -> Listening {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ctl");
     let ctl = UnixListener::bind(&path).unwrap();
@@ -32,13 +32,13 @@ pub fn start_listening(mut start: Start) -> Listening {
     let mut client = Client::new(stream.try_clone().unwrap());
     let mut bytes = Vec::new();
     ToGuest::Configure(Box::new(start.configure)).encode(0, &mut bytes);
-    send_with(&stream, &bytes, ctl.into());
+    send_with(&stream, &bytes, &ctl.into());
     assert!(matches!(client.next(0), FromGuest::Hello { .. }));
     let FromGuest::Report(report) = client.next(0) else { panic!("no report") };
     Listening { guest: Guest { child, client, report: *report, directory }, path }
 }
 
-fn send_with(stream: &UnixStream, bytes: &[u8], fd: OwnedFd) {
+fn send_with(stream: &UnixStream, bytes: &[u8], fd: &OwnedFd) {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -74,13 +74,7 @@ fn who_breaks_the_protocol_is_cut_off_and_nobody_else() {
     let too_much = ToGuest::Data(vec![0; MAX_DATA]);
     let stuffed: Vec<ToGuest> =
         std::iter::once(spawn("sleep 1000")).chain(std::iter::repeat_n(too_much, 6)).collect();
-    let channels: Vec<u8> = (1..=257)
-        .flat_map(|channel| encoded(channel, &[ToGuest::Request(Request::Connect { port: 1 })]))
-        .collect();
-    let sleepers =
-        [(1..=257).flat_map(|channel| encoded(channel, &[spawn("sleep 1000")])).collect::<Vec<u8>>()]
-            .concat();
-    let _connects_end_at_once = channels;
+    let channels: Vec<u8> = (1..=257).flat_map(|channel| encoded(channel, &[spawn("sleep 1000")])).collect();
     let attacks = [
         ("oversize frame", Header { length: MAX_TO_GUEST + 1, kind: 0x10, channel: 1 }.encode().to_vec()),
         ("unknown kind", frame(0x77, 1, b"")),
@@ -95,13 +89,14 @@ fn who_breaks_the_protocol_is_cut_off_and_nobody_else() {
         ("data beyond the window", encoded(1, &stuffed)),
         ("a second hello", encoded(0, &[ToGuest::Hello { version: 1, min_version: 1 }])),
         ("a configuration", encoded(0, &[ToGuest::Configure(Box::default())])),
-        ("too many channels", sleepers),
+        ("too many channels", channels),
     ];
     for (name, bytes) in attacks {
         let mut client = listening.connect();
         std::io::Write::write_all(&mut client.stream, &bytes).ok();
+        client.stream.set_read_timeout(Some(PATIENCE)).unwrap();
         while client.receive().is_some() {}
-        let _name = name;
+        eprintln!("cut off: {name}");
     }
     // Half a frame, then nothing more.
     let mut half = listening.connect();

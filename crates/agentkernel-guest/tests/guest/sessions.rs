@@ -27,8 +27,7 @@ fn a_detached_command_is_listed_attached_to_and_kept() {
     let channel = second.open(Request::Attach { id: 1, replay: true });
     assert_eq!(second.next(channel), FromGuest::Started { id: 1 });
     assert_eq!(third.next(late), FromGuest::Started { id: 1 });
-    let sender = if true { (&mut third, late) } else { (&mut second, channel) };
-    sender.0.send(sender.1, &ToGuest::Data(b"word\n".to_vec()));
+    third.send(late, &ToGuest::Data(b"word\n".to_vec()));
     let outcome = second.finish(channel);
     assert_eq!((outcome.text().as_str(), outcome.status()), ("before\ngot word\n", Status::Code(7)));
     let outcome = third.finish(late);

@@ -93,7 +93,7 @@ fn tree(top: OwnedFd, mut path: Vec<u8>) -> Result<(), Failure> {
             let stat = fstat(&below).map_err(doing("looking at a directory"))?;
             header(path.clone(), Kind::Directory, Vec::new(), &stat)?;
             let other = stat.st_dev != top.identity.0;
-            if other && fstatfs(&below).is_ok_and(|it| SHOWN.iter().any(|shown| it.f_type == *shown)) {
+            if other && fstatfs(&below).is_ok_and(|it| SHOWN.contains(&it.f_type)) {
                 continue;
             }
             current = below;
