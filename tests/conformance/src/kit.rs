@@ -58,7 +58,7 @@ pub(crate) struct Subject {
 
 /// Whether there is something to test.
 enum Connected {
-    Ready(Subject),
+    Ready(Box<Subject>),
     Skip(String),
     Fail(String),
 }
@@ -134,10 +134,7 @@ impl Kit {
                 let verdict = handle.block_on(verdict(&connected, rule));
                 let answer = match &verdict.outcome {
                     Outcome::Passed => Ok(Completion::Completed),
-                    Outcome::Skipped(reason) => {
-                        skipped(&verdict.name, reason);
-                        Ok(Completion::ignored_with(reason))
-                    }
+                    Outcome::Skipped(reason) => Ok(Completion::ignored_with(reason)),
                     Outcome::Failed(reason) => Err(Failed::from(reason)),
                 };
                 report.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).verdicts.push(verdict);
@@ -179,12 +176,12 @@ impl Kit {
         let required = std::env::var(REQUIRED)
             .is_ok_and(|names| names.split(',').any(|name| name.trim() == self.backend));
         match asked {
-            Ok((backend, health)) => Connected::Ready(Subject {
+            Ok((backend, health)) => Connected::Ready(Box::new(Subject {
                 backend,
                 capabilities: health.capabilities,
                 config: self.config.clone(),
                 deadline: self.trial_deadline,
-            }),
+            })),
             Err(error) if error.kind() == ErrorKind::Unavailable && !required => {
                 Connected::Skip(format!("{} is not available: {error}", self.backend))
             }
@@ -200,11 +197,6 @@ async fn verdict(connected: &Connected, rule: &'static Rule) -> Verdict {
         Connected::Fail(reason) => Outcome::Failed(reason.clone()),
     };
     Verdict { name: rule.name(), outcome }
-}
-
-#[expect(clippy::print_stderr, reason = "the harness shows no reasons of skips")]
-fn skipped(name: &str, reason: &str) {
-    eprintln!("skipped {name}: {reason}");
 }
 
 #[expect(clippy::print_stderr, reason = "it runs in the place of a main function")]

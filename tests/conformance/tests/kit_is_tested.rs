@@ -6,6 +6,7 @@ use agentkernel_conformance::{
     fake::{Bug, CAPABILITIES, FakeBackend},
 };
 use agentkernel_core::{Backend, Capability, Error, ErrorKind};
+use futures_util::future::join_all;
 
 fn kit(backend: FakeBackend) -> Kit {
     let backend: Arc<dyn Backend> = Arc::new(backend);
@@ -52,8 +53,10 @@ async fn a_fake_without_bugs_passes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_seeded_bug_is_found_where_it_is_expected() {
-    for bug in Bug::ALL {
-        let report = kit(FakeBackend::new().with_bug(*bug)).run(|name| name == finder(*bug)).await;
+    let reports = join_all(Bug::ALL.iter().map(|bug| async move {
+        (bug, kit(FakeBackend::new().with_bug(*bug)).run(|name| name == finder(*bug)).await)
+    }));
+    for (bug, report) in reports.await {
         let found = matches!(report.verdicts.as_slice(), [one] if matches!(one.outcome, Outcome::Failed(_)));
         assert!(found, "{bug:?} was not found: {report:?}");
     }

@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use agentkernel_core::{Bytes, ExitStatus, Signal};
 
 use super::{
-    interpreter::{Fd, open, read, write},
+    descriptor::{Fd, open, read, write},
     loopback::Connection,
     process::lock,
     program::{self, Context},

@@ -2,32 +2,20 @@
 use std::{
     collections::BTreeMap,
     pin::Pin,
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
 };
 
 use agentkernel_core::{Bytes, ExitStatus, Signal};
 
 use super::{
     applets,
-    pipe::{PipeReader, PipeWriter, pipe},
+    descriptor::{Fd, Fds, open, read, write},
+    pipe::pipe,
     process::{Disposition, Process, World, lock},
     program::{self, Context},
-    shell::{List, Node, Piece, Redirection, Target, Word, parse},
-    tree::{Follow, Id, Kind, Person, READ, WRITE, absolute},
+    shell::{List, Node, Redirection, Target, Word, parse},
+    tree::{Follow, Person, absolute},
 };
-
-/// An open file of a process.
-#[derive(Debug, Clone)]
-pub(super) enum Fd {
-    Null,
-    Zero,
-    Reader(PipeReader),
-    Writer(PipeWriter),
-    File { id: Id, offset: Arc<Mutex<usize>>, append: bool },
-}
-
-/// stdin, stdout and stderr; a closed one is absent.
-pub(super) type Fds = [Option<Fd>; 3];
 
 /// The state of a shell.
 #[derive(Debug, Clone)]
@@ -43,7 +31,7 @@ pub(super) struct Shell {
     pub(super) last: u8,
     /// `$$`, which subshells do not change.
     pub(super) own_pid: u32,
-    background: Vec<Arc<Process>>,
+    pub(super) background: Vec<Arc<Process>>,
     traps: BTreeMap<u8, Vec<u8>>,
 }
 
@@ -107,7 +95,7 @@ impl Shell {
     }
 
     /// Starts a copy of this shell that runs a part of the script.
-    fn fork(&self, list: List) -> Arc<Process> {
+    pub(super) fn fork(&self, list: List) -> Arc<Process> {
         let group = self.process.group.load(Ordering::SeqCst);
         let mut copy = self.clone();
         copy.background.clear();
@@ -424,179 +412,5 @@ impl Shell {
             }
         }
         Ok(())
-    }
-
-    /// Returns a word as one text.
-    async fn text(&mut self, word: &Word) -> Result<Vec<u8>, ExitStatus> {
-        Ok(self.fields_of(word, false).await?.join(&b' '))
-    }
-
-    async fn fields(&mut self, words: &[Word]) -> Result<Vec<Vec<u8>>, ExitStatus> {
-        let mut fields = Vec::new();
-        for word in words {
-            fields.extend(self.fields_of(word, true).await?);
-        }
-        Ok(fields)
-    }
-
-    async fn fields_of(&mut self, word: &Word, split: bool) -> Result<Vec<Vec<u8>>, ExitStatus> {
-        let (mut fields, mut current) = (Vec::new(), None::<Vec<u8>>);
-        for piece in word {
-            let (bytes, whole) = match piece {
-                Piece::Text(text) => (text.clone(), true),
-                Piece::Sum(text) => (self.sum(text), true),
-                Piece::Variable { name, quoted: true, alternative: None } if name == "@" => {
-                    let arguments = self.arguments.get(1..).unwrap_or_default().to_vec();
-                    for (index, argument) in arguments.into_iter().enumerate() {
-                        if index > 0 {
-                            fields.extend(current.take());
-                        }
-                        current.get_or_insert_default().extend(argument);
-                    }
-                    continue;
-                }
-                Piece::Variable { name, alternative, quoted } => {
-                    let value = match (self.variable(name), alternative) {
-                        (Some(_), Some(alternative)) => self.boxed_text(alternative).await?,
-                        (None, Some(_)) => Vec::new(),
-                        (value, None) => value.unwrap_or_default(),
-                    };
-                    (value, *quoted || !split)
-                }
-                Piece::Output { body, quoted } => (self.output(body.clone()).await, *quoted || !split),
-            };
-            if whole {
-                current.get_or_insert_default().extend(bytes);
-                continue;
-            }
-            let space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n');
-            if bytes.first().is_some_and(space) {
-                fields.extend(current.take());
-            }
-            let parts = bytes.split(space).filter(|part| !part.is_empty());
-            for (index, part) in parts.enumerate() {
-                if index > 0 {
-                    fields.extend(current.take());
-                }
-                current.get_or_insert_default().extend_from_slice(part);
-            }
-            if bytes.last().is_some_and(space) {
-                fields.extend(current.take());
-            }
-        }
-        fields.extend(current);
-        Ok(fields)
-    }
-
-    fn boxed_text<'a>(
-        &'a mut self,
-        word: &'a Word,
-    ) -> Pin<Box<dyn Future<Output = Result<Vec<u8>, ExitStatus>> + Send + 'a>> {
-        Box::pin(self.text(word))
-    }
-
-    fn variable(&self, name: &str) -> Option<Vec<u8>> {
-        match name {
-            "?" => Some(self.last.to_string().into()),
-            "$" => Some(self.own_pid.to_string().into()),
-            "!" => self.background.last().map(|child| child.pid.to_string().into()),
-            "#" => Some((self.arguments.len().saturating_sub(1)).to_string().into()),
-            "@" | "*" => Some(self.arguments.get(1..).unwrap_or_default().join(&b' ')),
-            _ => match name.parse::<usize>() {
-                Ok(index) => self.arguments.get(index).cloned(),
-                Err(_) => self.variables.get(name).map(|(value, _)| value.clone()),
-            },
-        }
-    }
-
-    /// Sums of numbers and variables: `i+1`.
-    fn sum(&self, text: &[u8]) -> Vec<u8> {
-        let text = String::from_utf8_lossy(text).into_owned();
-        let terms = text.split('+').map(str::trim).map(|term| {
-            let value = self.variable(term.trim_start_matches('$')).unwrap_or_else(|| term.into());
-            term.parse().ok().or_else(|| String::from_utf8_lossy(&value).parse::<i64>().ok()).unwrap_or(0)
-        });
-        terms.sum::<i64>().to_string().into()
-    }
-
-    async fn output(&mut self, body: List) -> Vec<u8> {
-        let (reader, writer) = pipe();
-        let mut copy = self.clone();
-        copy.fds[1] = Some(Fd::Writer(writer));
-        let child = copy.fork(body);
-        drop(copy);
-        let mut all = Vec::new();
-        while let Some(bytes) = reader.take(usize::MAX).await {
-            all.extend_from_slice(&bytes);
-        }
-        self.last = code(child.ended().await);
-        while all.last() == Some(&b'\n') {
-            all.pop();
-        }
-        all
-    }
-}
-
-/// Opens a file as a shell's redirection does.
-pub(super) fn open(
-    world: &World,
-    path: &[u8],
-    person: Person,
-    writing: bool,
-    append: bool,
-) -> Result<Fd, super::tree::Errno> {
-    let mut tree = lock(&world.tree);
-    let id = match tree.find(path, Follow::Yes) {
-        Ok(id) => id,
-        Err(super::tree::Errno::NotFound) if writing => {
-            tree.make(path, Kind::File(Arc::default()), 0o644, person)?
-        }
-        Err(errno) => return Err(errno),
-    };
-    tree.check(id, person, if writing { WRITE } else { READ })?;
-    match tree.get(id)?.kind {
-        Kind::Null => return Ok(Fd::Null),
-        Kind::Zero => return Ok(Fd::Zero),
-        Kind::Directory(_) => return Err(super::tree::Errno::IsDirectory),
-        Kind::Fifo | Kind::Link(_) => return Err(super::tree::Errno::Special),
-        Kind::File(_) if writing && !append => tree.truncate(id),
-        Kind::File(_) => {}
-    }
-    Ok(Fd::File { id, offset: Arc::default(), append })
-}
-
-/// Reads at most so many bytes; none at end-of-file.
-pub(super) async fn read(world: &World, fd: &Fd, most: usize) -> Bytes {
-    match fd {
-        Fd::Null | Fd::Writer(_) => Bytes::new(),
-        Fd::Zero => Bytes::from(vec![0; most.min(64 << 10)]),
-        Fd::Reader(reader) => reader.take(most).await.unwrap_or_default(),
-        Fd::File { id, offset, .. } => {
-            let tree = lock(&world.tree);
-            let mut offset = lock(offset);
-            let Ok(Kind::File(content)) = tree.get(*id).map(|inode| &inode.kind) else { return Bytes::new() };
-            let start = (*offset).min(content.len());
-            let end = start.saturating_add(most.min(64 << 10)).min(content.len());
-            *offset = end;
-            Bytes::copy_from_slice(&content[start..end])
-        }
-    }
-}
-
-/// Writes all bytes; a broken pipe ends the process by a signal.
-pub(super) async fn write(world: &World, fd: &Fd, bytes: Bytes) -> Result<(), ExitStatus> {
-    match fd {
-        Fd::Null | Fd::Zero => Ok(()),
-        Fd::Reader(_) => Err(ExitStatus::Code(1)),
-        Fd::Writer(writer) => {
-            writer.give(bytes).await.map_err(|_| ExitStatus::Signal(Signal::new(13).unwrap_or(Signal::TERM)))
-        }
-        Fd::File { id, offset, append } => {
-            let mut tree = lock(&world.tree);
-            let mut offset = lock(offset);
-            let at = (!append).then_some(*offset);
-            *offset = tree.write_at(*id, at, &bytes).map_err(|_| ExitStatus::Code(1))?;
-            Ok(())
-        }
     }
 }

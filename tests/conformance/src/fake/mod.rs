@@ -19,6 +19,8 @@ mod archive;
 mod backend;
 mod bug;
 mod command;
+mod descriptor;
+mod expansion;
 mod fault;
 mod image;
 mod instance;

@@ -5,8 +5,9 @@ use agentkernel_core::{ErrorKind, ExitStatus};
 
 use super::{
     applets,
+    descriptor::Fds,
     image::MAGIC,
-    interpreter::{Fds, Shell},
+    interpreter::Shell,
     process::{Process, World, lock},
     tree::{Errno, Follow, Kind, Person, absolute},
 };

@@ -1,15 +1,10 @@
 //! The suites: each rule of the contract and the trial of it.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::needless_pass_by_value,
-    reason = "a trial fails by a panic, and owns what it is given"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a trial fails by a panic")]
 
 mod archives;
 mod claims;
 mod concurrency;
+mod directories;
 mod env;
 mod errors;
 mod exec;
@@ -35,6 +30,7 @@ pub(crate) const ALL: &[&[Rule]] = &[
     trees::RULES,
     tty::RULES,
     files::RULES,
+    directories::RULES,
     archives::RULES,
     network::RULES,
     limits::RULES,
