@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use rustix::fs::{Access, FileType, Mode, OFlags, accessat, fstat, open};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, Signal, chdir, ioctl_tiocsctty, setrlimit, setsid,
 };
@@ -56,6 +56,8 @@ pub(crate) fn launch(spawn: &Spawn, settings: &Settings) -> Result<Launched, Fai
     let at = |what: &'static str| move |errno: Errno| failure(errno, what);
     let (report, report_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(at("making a pipe"))?;
     let (tree, tree_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(at("making a pipe"))?;
+    // The kernel counts what all pipes of a user could hold, and makes further ones tiny; a few bytes pass here.
+    fcntl_setpipe_size(&tree, 4096).ok();
     let (stdio, [stdin, stdout, stderr]) =
         sys::as_owner(plan.identity.uid, plan.identity.gid, || match spawn.tty {
             Some(size) => terminal(size).map_err(at("making a terminal")),

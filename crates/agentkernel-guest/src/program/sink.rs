@@ -37,11 +37,20 @@ impl Sink {
         if self.fd.is_none() || self.ended {
             return bytes.len();
         }
-        self.waiting.extend(bytes);
         if let Some(last) = bytes.last() {
             self.within_line = !matches!(last, b'\n' | b'\r');
         }
-        if now { self.write() } else { 0 }
+        // Mostly there is room at once, and nothing needs to be kept.
+        let mut used = 0;
+        if now
+            && self.waiting.is_empty()
+            && let Some(fd) = &self.fd
+            && let Ok(count) = rustix::io::write(fd, bytes)
+        {
+            used = count;
+        }
+        self.waiting.extend(bytes.get(used..).unwrap_or_default());
+        if now { used + self.write() } else { used }
     }
 
     /// Nothing more comes.

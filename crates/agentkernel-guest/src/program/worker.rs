@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::Signal;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
@@ -15,7 +15,7 @@ use super::files;
 use super::identity::{Identity, Rights, become_command, offer_to_oom_killer};
 use super::sink::{End, Sink};
 use super::user::Users;
-use crate::protocol::{Failure, FailureCode, FrameReader, FromGuest, Request};
+use crate::protocol::{Failure, FailureCode, FrameReader, FromGuest, Request, WINDOW};
 use crate::sys::{self, Fork};
 
 /// The longest frame that a worker answers with.
@@ -63,6 +63,10 @@ impl Guest {
         for fd in [&input_writer, &output_reader, &status_reader] {
             rustix::io::ioctl_fionbio(fd, true).map_err(failed)?;
         }
+        let takes_data = matches!(request, Request::Write { .. } | Request::Unpack { .. });
+        // A window's worth under way means fewer turns; where there is no room for it, it is only slower.
+        let data = if takes_data { &input_writer } else { &output_reader };
+        fcntl_setpipe_size(data, WINDOW as usize).ok();
         let ends = Ends { input, output, status };
         let rights = self.settings.rights;
         let pid = match sys::fork() {
@@ -70,7 +74,6 @@ impl Guest {
             Ok(Fork::Parent(pid)) => pid,
             Err(error) => return Err(failed(Errno::from_io_error(&error).unwrap_or(Errno::IO))),
         };
-        let takes_data = matches!(request, Request::Write { .. } | Request::Unpack { .. });
         Ok(Worker {
             route,
             pid,
