@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use rustix::fs::{Access, FileType, Mode, OFlags, accessat, fstat, open};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, fstat, open};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::{
@@ -258,23 +258,18 @@ fn become_program(plan: &Plan, stdio: &Stdio, report: &OwnedFd) -> ! {
         fail(DIRECTORY, errno.raw_os_error());
     }
     sys::reset_signals();
+    let exists =
+        |candidate: &CString| accessat(CWD, candidate.as_c_str(), Access::EXISTS, AtFlags::empty()).is_ok();
     let mut worst = (EXEC, libc::ENOENT);
     for candidate in &plan.candidates {
         match sys::execute(candidate, &plan.argv, &plan.env) {
-            libc::ENOENT | libc::ENOTDIR => {
-                if worst.1 == libc::ENOENT
-                    && accessat(
-                        rustix::fs::CWD,
-                        candidate.as_c_str(),
-                        Access::EXISTS,
-                        rustix::fs::AtFlags::empty(),
-                    )
-                    .is_ok()
-                {
-                    worst.0 = INTERPRETER;
-                }
+            libc::ENOENT | libc::ENOTDIR if worst.1 == libc::ENOENT && exists(candidate) => {
+                worst.0 = INTERPRETER
             }
-            libc::EACCES => worst = (EXEC, libc::EACCES),
+            libc::ENOENT | libc::ENOTDIR => {}
+            // A directory of the path that may not be searched hides nothing that could be run.
+            libc::EACCES if plan.candidates.len() == 1 || exists(candidate) => worst = (EXEC, libc::EACCES),
+            libc::EACCES => {}
             other => fail(EXEC, other),
         }
     }
