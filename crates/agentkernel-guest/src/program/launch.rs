@@ -264,7 +264,7 @@ fn become_program(plan: &Plan, stdio: &Stdio, report: &OwnedFd) -> ! {
     for candidate in &plan.candidates {
         match sys::execute(candidate, &plan.argv, &plan.env) {
             libc::ENOENT | libc::ENOTDIR if worst.1 == libc::ENOENT && exists(candidate) => {
-                worst.0 = INTERPRETER
+                worst.0 = INTERPRETER;
             }
             libc::ENOENT | libc::ENOTDIR => {}
             // A directory of the path that may not be searched hides nothing that could be run.
