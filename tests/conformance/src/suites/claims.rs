@@ -222,6 +222,9 @@ async fn weaker(fixture: Fixture, capability: Capability) {
     config.allow_weaker = vec![capability];
     let sandbox = fixture.start_with(&config).await;
     let shown = restriction(&sandbox.inspect().await.unwrap().restrictions, capability);
-    let enforced = fixture.claims(capability);
-    assert_eq!((!shown.configured.is_empty(), shown.allowed_weaker), (enforced, true), "{shown:?}");
+    if fixture.claims(capability) {
+        assert!(!shown.configured.is_empty(), "{shown:?}");
+    } else {
+        assert!(shown.configured.is_empty() && shown.allowed_weaker, "{shown:?}");
+    }
 }
