@@ -398,6 +398,25 @@ async fn exec_works_while_the_engine_is_stopped() {
     one.stop().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_sandboxes_at_once_are_all_correct_and_leave_nothing() {
+    let Some(backend) = engine().await else { return };
+    let prefix = format!("many-{}", std::process::id());
+    let run = async |number: usize| {
+        let one = backend.sandbox(format!("{prefix}-{number}").parse().unwrap());
+        let script = format!("echo {number}; hostname; exit {number}");
+        let command = ExecSpec::new(["sh", "-c", &script], ExecOptions::default()).unwrap();
+        let output = one.run(&sandbox(), command).await?.collect().await?;
+        assert_eq!(output.stdout, format!("{number}\n{prefix}-{number}\n"));
+        assert_eq!(output.status.code(), i32::try_from(number).unwrap());
+        one.remove().await
+    };
+    let results = futures_util::future::join_all((0..50).map(run)).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    let left = docker(&["ps", "-aq", "--filter", &format!("name={prefix}")]).unwrap();
+    assert_eq!(left, "");
+}
+
 fn archive(content: &[u8]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
