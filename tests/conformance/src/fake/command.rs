@@ -128,8 +128,10 @@ impl Command {
 
     /// Returns the event at the cursor, taking more of the output if needed; `None` when there is no more.
     fn poll_event(&self, context: &mut Context<'_>, cursor: &mut u64) -> Poll<Option<ExecEvent>> {
-        let exited = self.exit().is_some();
+        // The end is looked at under the lock that `set_exit` takes to wake us, and before the pipes: what was written
+        // before the end is then in them.
         let mut output = lock(&self.output);
+        let exited = self.exit().is_some();
         *cursor = (*cursor).max(output.first);
         if let Ok(index) = usize::try_from(*cursor - output.first)
             && let Some(event) = output.kept.get(index)
