@@ -45,13 +45,14 @@ fn main() {
     process::exit(code)
 }
 
-/// This executable is also what runs inside a sandbox; nothing of the command's own may run then.
+/// This executable is also what runs inside a sandbox, where nothing of the command's own may run.
 #[cfg(target_os = "linux")]
 fn enter_guest() {
     let mut args = std::env::args_os().skip(1);
     if args.next().is_some_and(|first| first == "__guest") {
         agentkernel_guest::program::main(args)
     }
+    agentkernel_host::offer_own_executable();
 }
 
 /// Help and version are answers; everything else is a mistake, told also as JSON if that was asked for.
