@@ -278,6 +278,9 @@ fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     if table.is_empty() && header.is_empty() {
         return String::new();
     }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
