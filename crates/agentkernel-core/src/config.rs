@@ -1,5 +1,5 @@
 //! What a caller asks for.
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use crate::{
 /// A limit that is given is a requirement: a backend that cannot enforce it refuses. One that is not given gets the
 /// backend's documented default.
 #[non_exhaustive]
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SandboxConfig {
     /// The image; the default is the backend's own, if it has one.
@@ -52,7 +52,7 @@ pub struct SandboxConfig {
     /// File systems in memory shown inside.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tmpfs: Vec<Tmpfs>,
-    /// Variables of every command. Never part of a label; not serialized.
+    /// Variables of every command. Never part of a label; not serialized, and not shown by `Debug`.
     #[serde(skip_serializing)]
     pub env: BTreeMap<String, String>,
     /// Working directory of every command; default: `/workspace` if shown, else the image's.
@@ -108,6 +108,43 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+/// Values of variables are often secrets: only their names are shown.
+impl fmt::Debug for SandboxConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SandboxConfig")
+            .field("image", &self.image)
+            .field("vcpus", &self.vcpus)
+            .field("memory_mb", &self.memory_mb)
+            .field("pids", &self.pids)
+            .field("disk_mb", &self.disk_mb)
+            .field("open_files", &self.open_files)
+            .field("work_dir", &self.work_dir)
+            .field("mount_cwd", &self.mount_cwd)
+            .field("mount_home", &self.mount_home)
+            .field("mounts", &self.mounts)
+            .field("volumes", &self.volumes)
+            .field("tmpfs", &self.tmpfs)
+            .field("env", &self.env.keys())
+            .field("cwd", &self.cwd)
+            .field("user", &self.user)
+            .field("network", &self.network)
+            .field("ports", &self.ports)
+            .field("read_only", &self.read_only)
+            .field("isolation", &self.isolation)
+            .field("cap_add", &self.cap_add)
+            .field("no_new_privileges", &self.no_new_privileges)
+            .field("syscall_filter", &self.syscall_filter)
+            .field("files", &self.files)
+            .field("labels", &self.labels)
+            .field("lifetime", &self.lifetime)
+            .field("time_to_live", &self.time_to_live)
+            .field("profile", &self.profile)
+            .field("allow_weaker", &self.allow_weaker)
+            .field("pull", &self.pull)
+            .finish()
+    }
+}
+
 impl SandboxConfig {
     /// Makes a config with an image and nothing else.
     pub fn new(image: impl Into<String>) -> Self {
@@ -116,7 +153,7 @@ impl SandboxConfig {
 }
 
 /// A file written into a sandbox before its first command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileInjection {
     /// Absolute path inside.
@@ -127,6 +164,17 @@ pub struct FileInjection {
     /// Permission bits, 0o777 at most. Default: 0o644.
     #[serde(default)]
     pub mode: Option<u32>,
+}
+
+/// Content may be secret: only its length is shown.
+impl fmt::Debug for FileInjection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileInjection")
+            .field("dest", &self.dest)
+            .field("length", &self.content.len())
+            .field("mode", &self.mode)
+            .finish()
+    }
 }
 
 impl FileInjection {
@@ -260,6 +308,18 @@ mod tests {
         assert_eq!(
             serde_json::to_string(&config).unwrap(),
             r#"{"image":"busybox","lifetime":"owned","pull":"missing"}"#
+        );
+    }
+
+    #[test]
+    fn env_and_files_are_never_shown() {
+        let mut config = SandboxConfig::new("busybox");
+        config.env.insert("TOKEN".into(), "hunter2".into());
+        config.files.push(FileInjection { dest: "/f".into(), content: b"hunter2".to_vec(), mode: None });
+        let shown = format!("{config:?}");
+        assert!(
+            shown.contains("TOKEN") && !shown.contains("hunter2") && !shown.contains("104, 117"),
+            "{shown}"
         );
     }
 

@@ -1,5 +1,5 @@
 //! From what a caller asks for to what a backend creates: every value checked, every requirement enforceable.
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use crate::{
     Capabilities, Capability, Cpus, EnvVar, Error, ErrorKind, HostContext, ImageRef, Isolation, Lifetime,
@@ -71,7 +71,7 @@ pub struct SandboxSpec {
 }
 
 /// A checked file injection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct InjectedFile {
     /// Path inside.
     pub target: SandboxPath,
@@ -79,6 +79,17 @@ pub struct InjectedFile {
     pub content: Vec<u8>,
     /// Permission bits.
     pub mode: Option<u32>,
+}
+
+/// Content may be secret: only its length is shown.
+impl fmt::Debug for InjectedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InjectedFile")
+            .field("target", &self.target)
+            .field("length", &self.content.len())
+            .field("mode", &self.mode)
+            .finish()
+    }
 }
 
 /// Something that must be enforced.
