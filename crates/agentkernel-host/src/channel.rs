@@ -148,6 +148,11 @@ impl Channel {
         Self { id, inbox, shared }
     }
 
+    /// Returns whether the guest has said how it ended, read or not.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.inbox.has_ended()
+    }
+
     /// Returns the channel of a connection that the guest accepted.
     pub(crate) fn accepted(&self, id: u32) -> Option<Self> {
         let inbox = self.shared.link().accepted(id)?;

@@ -176,7 +176,11 @@ impl Control {
             return Ok(());
         }
         self.channel.send(&frame);
-        self.channel.settle().await
+        match self.channel.settle().await {
+            // It ended meanwhile, and its sandbox with it: there is nothing left to tell.
+            Err(_) if self.channel.has_ended() => Ok(()),
+            settled => settled,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Stdio,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -84,7 +84,7 @@ pub async fn find_guest(explicit: Option<&Path>) -> Result<GuestProgram> {
     make_private(&data)?;
     make_private(&index)?;
     let directory = lay_out(&program, &data).await?;
-    let temporary = index.join(format!(".{key}.{}", std::process::id()));
+    let temporary = index.join(temporary_name());
     let link = || {
         let _gone = fs::remove_file(&temporary);
         symlink(Path::new("..").join(directory.file_name().unwrap_or_default()), &temporary)?;
@@ -176,7 +176,7 @@ async fn lay_out(program: &Path, data: &Path) -> Result<PathBuf> {
         Some(loader) => list_libraries(loader, program).await.map_err(failed)?,
         None => Vec::new(),
     };
-    let work = tempfile_in(data).map_err(failed)?;
+    let work = new_directory_in(data).map_err(failed)?;
     let copy = || {
         let digest = copy_file(program, &work.join("guest"))?;
         for library in &libraries {
@@ -203,8 +203,15 @@ async fn lay_out(program: &Path, data: &Path) -> Result<PathBuf> {
     })
 }
 
-fn tempfile_in(data: &Path) -> io::Result<PathBuf> {
-    let path = data.join(format!(".new-{}", std::process::id()));
+/// Names what is not finished: several calls of one process may be at work at once.
+fn temporary_name() -> String {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    format!(".new-{}-{}", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Makes an empty directory; a process of the same number that died may have left its own.
+fn new_directory_in(data: &Path) -> io::Result<PathBuf> {
+    let path = data.join(temporary_name());
     match fs::remove_dir_all(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -267,6 +274,14 @@ mod tests {
         assert!(found.argv[0].starts_with("/.agentkernel/bin/ld-"), "{:?}", found.argv);
         let copied = fs::read(directory.join("guest")).unwrap();
         assert_eq!(copied, fs::read("/bin/true").unwrap());
+    }
+
+    #[tokio::test]
+    async fn calls_at_once_do_not_disturb_each_other() {
+        let data = tempfile::tempdir().unwrap();
+        let program = Path::new("/bin/true");
+        let (first, second) = tokio::join!(lay_out(program, data.path()), lay_out(program, data.path()));
+        assert_eq!(first.unwrap(), second.unwrap());
     }
 
     #[tokio::test]

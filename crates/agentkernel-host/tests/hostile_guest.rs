@@ -350,3 +350,18 @@ async fn closing_the_client_ends_every_session() {
     let error = soon(session.unwrap().collect()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Disconnected);
 }
+
+#[tokio::test]
+async fn detaching_a_command_that_has_ended_is_no_error() {
+    let (sandbox, mut liar) = pair().await;
+    let spec = command();
+    let guest = async {
+        let channel = liar.request().await;
+        liar.send(channel, FromGuest::Started { id: 7 }).await;
+        liar.send(channel, FromGuest::Exited(Status::Code(0))).await;
+        // The sandbox ends with its main command.
+        drop(liar);
+    };
+    let (session, ()) = soon(async { tokio::join!(sandbox.spawn(&spec), guest) }).await;
+    assert_eq!(soon(session.unwrap().detach()).await.unwrap().as_str(), "7");
+}
