@@ -1,7 +1,13 @@
 //! What contributors and CI run. One verb per file; nothing here depends on our own crates.
+mod bench;
+mod conformance;
 mod fixture;
+mod hyperfine;
+mod machine;
 mod process;
 mod provision;
+mod test;
+mod tidy;
 
 use clap::Parser;
 
@@ -11,10 +17,22 @@ use clap::Parser;
 enum Verb {
     /// Installs and starts what the suites need on a Debian or Ubuntu machine, as root.
     Provision,
+    /// Runs everything that this machine can run, and names what it could not.
+    Test,
+    /// Runs the conformance kit against a backend, or against every one that this machine has.
+    Conformance(conformance::Options),
+    /// Checks the structure of the workspace.
+    Tidy,
+    /// Measures against the peer tools, in one run, as ratios. Needs an engine and hyperfine.
+    Bench,
 }
 
 fn main() -> anyhow::Result<()> {
     match Verb::parse() {
         Verb::Provision => provision::provision(),
+        Verb::Test => test::test(),
+        Verb::Conformance(options) => conformance::conformance(&options),
+        Verb::Tidy => tidy::tidy(),
+        Verb::Bench => bench::bench(),
     }
 }

@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     fixture,
-    process::{command, read, run, say, succeeds},
+    machine::is_root,
+    process::{command, run, say, succeeds},
 };
 
 /// Packages, each with a file that shows it is there already.
@@ -58,10 +59,6 @@ fn install() -> Result<()> {
 /// An engine from elsewhere (docker-ce, a remote one) serves as well as the package.
 fn is_elsewhere(package: &str) -> bool {
     package == "docker.io" && engine_answers()
-}
-
-fn is_root() -> bool {
-    read(&mut command("id", ["-u"])).is_ok_and(|id| id.trim() == "0")
 }
 
 fn engine_answers() -> bool {

@@ -1,0 +1,37 @@
+//! Everything that this machine can run; what it could not is named at the end.
+use anyhow::{Result, bail};
+
+use crate::{
+    machine,
+    process::{cargo, run, say, succeeds},
+    tidy,
+};
+
+pub(crate) fn test() -> Result<()> {
+    if let Some(reason) = machine::no_docker().filter(|_| machine::requires("docker")) {
+        bail!("docker is required and cannot be tested: {reason}");
+    }
+    tidy::tidy()?;
+    run(&mut cargo(["fmt", "--all", "--check"]))?;
+    run(&mut cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]))?;
+    run(cargo(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    // First, so that tests find the guest of this tree beside themselves.
+    run(&mut cargo(["build", "--workspace", "--bins", "--quiet"]))?;
+    if succeeds(&mut cargo(["nextest", "--version"])) {
+        run(&mut cargo(["nextest", "run", "--workspace", "--no-fail-fast", "--status-level", "fail"]))?;
+    } else {
+        run(&mut cargo(["test", "--workspace", "--no-fail-fast", "--quiet", "--lib", "--bins", "--tests"]))?;
+    }
+    run(&mut cargo(["test", "--workspace", "--doc", "--quiet"]))?;
+    for (what, reason) in [
+        ("the Docker backend and the command on it", machine::no_docker()),
+        ("pulling images", machine::no_registry()),
+        ("killing whole process trees", machine::not_root()),
+    ] {
+        if let Some(reason) = reason {
+            say(&format!("not run: {what}: {reason}"));
+        }
+    }
+    say("not run: backends that are not written yet: podman, apple, linux");
+    Ok(())
+}
