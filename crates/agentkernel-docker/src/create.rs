@@ -213,9 +213,9 @@ async fn post(
 
 fn missing_image(image: &str, local: bool, source: Error) -> Error {
     let hint = if local {
-        "see `agentkernel image list`: this name is never pulled".to_owned()
+        "this name is never pulled: was it made on this machine? see `docker images`".to_owned()
     } else {
-        format!("pull it: agentkernel image pull {image}")
+        format!("pull it: `--pull missing`, or `docker pull {image}`")
     };
     Error::new(ErrorKind::NotFound, "create sandbox", "image not found")
         .with_source(source)

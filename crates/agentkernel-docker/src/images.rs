@@ -118,7 +118,7 @@ impl ImageStore for DockerImages {
                 "an image of this name is never pulled",
             )
             .with_context("image", image)
-            .with_hint("import it: agentkernel image import"));
+            .with_hint("make it on this machine, or import it: `docker import`, `docker load`"));
         }
         Ok(pull::pull(self.clone(), image.clone()))
     }
@@ -151,7 +151,7 @@ impl ImageStore for DockerImages {
             Err(failure) => {
                 let failure = match error::status(&failure) {
                     Some(409) => failure.with_hint("remove the sandboxes that use it first"),
-                    Some(404) => failure.with_hint("see `agentkernel image list`"),
+                    Some(404) => failure.with_hint("see `docker images`"),
                     _ => failure,
                 };
                 Err(failure.with_context("image", image))
