@@ -70,6 +70,10 @@ pub(crate) fn network(text: &str) -> Result<Network, String> {
     match text {
         "none" => Ok(Network::None),
         "full" => Ok(Network::Full),
+        // Host names know no case: without this, a slip of the shift key would ask for a host of that name.
+        slip if ["none", "full"].iter().any(|word| slip.eq_ignore_ascii_case(word)) => {
+            Err(format!("write `{}`", slip.to_ascii_lowercase()))
+        }
         hosts => hosts.split(',').map(checked::<HostName>).collect::<Result<_, _>>().map(Network::Allow),
     }
 }

@@ -162,7 +162,8 @@ fn kill(context: &Context) -> Ended {
         Some(name) => name.parse::<Signal>().map_or(15, Signal::number),
         None => 15,
     };
-    let mut status = 0;
+    // Without a process, kill(1) is used wrongly: a script that asks whether nobody lives must not hear yes.
+    let mut status = if context.operands().next().is_none() { 2 } else { 0 };
     for operand in context.operands() {
         let pid = String::from_utf8_lossy(operand).parse().unwrap_or(0);
         match context.world.process(pid) {
