@@ -156,7 +156,9 @@ fn directory(config: &SandboxConfig, image: &ImageDefaults) -> Result<Option<San
     }
     let Some(cwd) = &image.cwd else { return Ok(None) };
     let refuse = |error: Error| {
-        error.with_operation("read the image's working directory").with_hint("name the directory: `--workdir /`")
+        error
+            .with_operation("read the image's working directory")
+            .with_hint("name the directory: `--workdir /`")
     };
     let path = cwd.parse::<SandboxPath>().map_err(refuse)?;
     if path.starts_with(&"/proc".parse()?) {
