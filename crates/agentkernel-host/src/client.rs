@@ -332,23 +332,25 @@ impl GuestClient {
         }
     }
 
+    /// Registers who waits for the answer to a ping, or for the end of the connection.
+    fn wait_for_pong(&self) -> (u64, oneshot::Receiver<()>) {
+        let mut state = self.shared.link.state();
+        let number = state.next_ping;
+        state.next_ping += 1;
+        let (sender, receiver) = oneshot::channel();
+        if !self.shared.link.is_ended() {
+            state.pings.insert(number, sender);
+        }
+        (number, receiver)
+    }
+
     /// Asks the guest for a sign of life; what was sent before it has then been taken.
     ///
     /// # Errors
     /// `Timeout` after [`HELLO_DEADLINE`], `Disconnected`.
     pub async fn ping(&self) -> Result<()> {
-        let waiter = {
-            let mut state = self.shared.link.state();
-            let number = state.next_ping;
-            state.next_ping += 1;
-            let (sender, receiver) = oneshot::channel();
-            if !self.shared.link.is_ended() {
-                state.pings.insert(number, sender);
-            }
-            drop(state);
-            self.shared.link.send_frame(0, &ToGuest::Ping(number));
-            receiver
-        };
+        let (number, waiter) = self.wait_for_pong();
+        self.shared.link.send_frame(0, &ToGuest::Ping(number));
         self.answer("ping the guest", waiter, HELLO_DEADLINE).await
     }
 
@@ -358,17 +360,8 @@ impl GuestClient {
     /// `Timeout` if it lives on well past the grace.
     pub async fn shutdown(&self, grace: Duration) -> Result<()> {
         let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
-        let waiter = {
-            let mut state = self.shared.link.state();
-            // A ping that the guest never answers: its waiter is dropped when the connection ends.
-            let number = state.next_ping;
-            state.next_ping += 1;
-            let (sender, receiver) = oneshot::channel();
-            if !self.shared.link.is_ended() {
-                state.pings.insert(number, sender);
-            }
-            receiver
-        };
+        // A ping that is never sent: its waiter is dropped when the connection ends.
+        let (_, waiter) = self.wait_for_pong();
         self.shared.link.send_frame(0, &ToGuest::Shutdown { grace_ms });
         match timeout(grace.saturating_add(HELLO_DEADLINE), waiter).await {
             Ok(_) => Ok(()),

@@ -1,6 +1,6 @@
 //! Commands over a guest: a channel as an [`ExecSession`].
 use std::{
-    fmt, io,
+    fmt,
     pin::Pin,
     sync::{
         Arc,
@@ -16,12 +16,12 @@ use agentkernel_core::{
 use agentkernel_guest::protocol::{CommandEntry, FromGuest, Request, Spawn, Status, ToGuest};
 use bytes::Bytes;
 use futures_core::Stream;
-use tokio::io::AsyncWrite;
 
 use crate::{
     GuestClient, REQUEST_DEADLINE,
     channel::{Channel, Frame},
     failure,
+    stream::ChannelWriter,
 };
 
 const RUN: &str = "run command";
@@ -68,7 +68,7 @@ async fn session(client: &GuestClient, request: Request, stdin: bool) -> Result<
         Frame::Other(FromGuest::Failed(failed)) => return Err(failure::refused(RUN, &failed)),
         _ => return Err(failure::out_of_place(RUN)),
     };
-    let stdin = stdin.then(|| Box::pin(Input { channel: Arc::clone(&channel), eof: false }) as Writer);
+    let stdin = stdin.then(|| Box::pin(ChannelWriter::new(Arc::clone(&channel))) as Writer);
     let control = Arc::new(Control { channel: Arc::clone(&channel), ended: AtomicBool::new(false) });
     let events = Output { channel, control: Arc::clone(&control), ended: false };
     Ok(ExecSession::new(id.into(), Box::pin(events), stdin, control))
@@ -117,44 +117,6 @@ fn status_of(status: Status) -> Result<ExitStatus> {
         }
         Status::TimedOut => Ok(ExitStatus::TimedOut),
         Status::OutOfMemory => Ok(ExitStatus::OutOfMemory),
-    }
-}
-
-/// The command's stdin. Shutting it down or dropping it is end-of-file; a command that ended takes no more.
-struct Input {
-    channel: Arc<Channel>,
-    eof: bool,
-}
-
-impl Input {
-    fn end(&mut self) {
-        if !std::mem::replace(&mut self.eof, true) {
-            self.channel.send(&ToGuest::Eof);
-        }
-    }
-}
-
-impl AsyncWrite for Input {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.eof {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        self.channel.poll_write(context, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.end();
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Drop for Input {
-    fn drop(&mut self) {
-        self.end();
     }
 }
 

@@ -1,8 +1,8 @@
 //! Files and trees over a guest.
 use std::{
     future::poll_fn,
-    io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -12,17 +12,15 @@ use agentkernel_core::{
     Stats, WriteOptions,
 };
 use agentkernel_guest::protocol::{FileKind, FromGuest, MAX_DATA, Request, ToGuest, encode_frame};
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures_core::Stream;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, ReadBuf},
-    time::timeout,
-};
+use tokio::{io::AsyncReadExt, time::timeout};
 
 use crate::{
     GuestClient, REQUEST_DEADLINE,
     channel::{Channel, Frame},
     failure,
+    stream::{ChannelReader, End},
 };
 
 /// How long the guest may take to accept more of a file, or to put it in place: disks can be slow.
@@ -63,42 +61,10 @@ async fn read(client: &GuestClient, operation: &'static str, request: Request) -
     let channel = client.request(request, |_, _| ())?;
     match channel.answer(operation, REQUEST_DEADLINE).await? {
         Frame::Other(FromGuest::Started { .. }) => {
-            Ok(Box::pin(Content { channel, operation, current: Bytes::new(), done: false }))
+            Ok(Box::pin(ChannelReader::new(Arc::new(channel), operation, End::Done)))
         }
         Frame::Other(FromGuest::Failed(failed)) => Err(failure::refused(operation, &failed)),
         _ => Err(failure::out_of_place(operation)),
-    }
-}
-
-/// Content from inside; end-of-file only when the guest said that this was all.
-struct Content {
-    channel: Channel,
-    operation: &'static str,
-    current: Bytes,
-    done: bool,
-}
-
-impl AsyncRead for Content {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        while self.current.is_empty() && !self.done {
-            match ready!(self.channel.poll_next(context)) {
-                Ok(Frame::Stdout(bytes)) => self.current = bytes,
-                Ok(Frame::Other(FromGuest::Done)) => self.done = true,
-                Ok(Frame::Other(FromGuest::Failed(failed))) => {
-                    return Poll::Ready(Err(failure::refused(self.operation, &failed).into()));
-                }
-                Ok(_) => return Poll::Ready(Err(failure::out_of_place(self.operation).into())),
-                Err(error) => return Poll::Ready(Err(error.with_operation(self.operation).into())),
-            }
-        }
-        let count = self.current.len().min(buffer.remaining());
-        buffer.put_slice(self.current.get(..count).unwrap_or_default());
-        self.current.advance(count);
-        Poll::Ready(Ok(()))
     }
 }
 

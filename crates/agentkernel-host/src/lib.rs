@@ -20,6 +20,7 @@ mod owner;
 mod program;
 mod run_dir;
 mod sandbox;
+mod stream;
 
 pub use agentkernel_guest::protocol::{Configure, GUEST_DIR, INIT_UID, Report};
 pub use boot::{BootConnection, BootSocket, ControlSocket};
