@@ -1,5 +1,5 @@
 //! Our stdin: read by a thread, since a blocking read cannot be called off, and sent to where it goes.
-use std::{io, sync::Arc, thread};
+use std::{future::pending, io, sync::Arc, thread};
 
 use agentkernel_core::Writer;
 use bytes::Bytes;
@@ -62,7 +62,8 @@ pub(crate) async fn forward(mut queue: mpsc::Receiver<Bytes>, mut to: Writer, de
         }
         if is_detached {
             detach.iter().for_each(|detach| detach.notify_one());
-            return;
+            // Dropping the writer is end-of-file, and the command that is left running shall not read that.
+            return pending().await;
         }
     }
     // The other side may have ended first.

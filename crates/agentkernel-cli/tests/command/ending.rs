@@ -5,11 +5,11 @@ use std::{
     time::Instant,
 };
 
-use crate::program::{IMAGE, Name, binary, containers, eventually, has_engine, signal};
+use crate::program::{IMAGE, Name, containers, eventually, has_engine, heeding_signals, signal};
 
 /// Starts a run and waits for its first line.
 fn started(name: &Name, script: &str) -> Child {
-    let mut command = binary();
+    let mut command = heeding_signals();
     command.args(["run", "--name", &name.0, "--image", IMAGE, "--", "sh", "-c", script]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut line = String::new();
@@ -48,6 +48,32 @@ fn a_second_interrupt_within_a_second_ends_everything() {
     std::thread::sleep(std::time::Duration::from_millis(200));
     signal(&child, "INT");
     assert_eq!(child.wait().unwrap().code(), Some(130));
+    is_gone(&name);
+}
+
+#[test]
+fn a_request_to_end_is_the_commands_to_handle() {
+    if !has_engine() {
+        return;
+    }
+    let name = Name::new();
+    let mut child = started(&name, "trap 'exit 8' TERM; echo ready; while :; do sleep 0.05; done");
+    signal(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(8));
+    is_gone(&name);
+}
+
+#[test]
+fn a_reader_that_stops_does_not_keep_signals_out() {
+    if !has_engine() {
+        return;
+    }
+    let name = Name::new();
+    let mut child = started(&name, "trap '' TERM; echo ready; yes");
+    signal(&child, "TERM");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    signal(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(143));
     is_gone(&name);
 }
 

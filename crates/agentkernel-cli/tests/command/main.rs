@@ -7,4 +7,5 @@ mod exec;
 mod lifecycle;
 mod program;
 mod run;
+mod terminal;
 mod usage;

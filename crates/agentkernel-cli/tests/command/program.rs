@@ -33,6 +33,15 @@ pub(crate) fn binary() -> Command {
     command
 }
 
+/// The binary with the usual answer to signals: a suite that runs in the background may have been started without it,
+/// and the command keeps what it was given.
+pub(crate) fn heeding_signals() -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP,INT,TERM", env!("CARGO_BIN_EXE_agentkernel")]);
+    command.stdin(Stdio::null()).env_remove("AGENTKERNEL_BACKEND");
+    command
+}
+
 pub(crate) fn agentkernel<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Ended {
     with_input(args, b"")
 }
