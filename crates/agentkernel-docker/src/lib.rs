@@ -3,6 +3,20 @@
 //! Containers and images go through the Engine API; everything that happens inside goes through the guest, which is
 //! process 1 of the container and connects out, once, to a socket of ours. See [`DockerBackend`].
 //!
+//! ```no_run
+//! use agentkernel_core::{Backend, Result, SandboxConfig, SandboxExt};
+//! use agentkernel_docker::{DockerBackend, DockerConfig};
+//!
+//! async fn answer() -> Result<String> {
+//!     let backend = DockerBackend::connect(DockerConfig::default()).await?;
+//!     let sandbox = backend.sandbox("demo".parse()?);
+//!     sandbox.start(&SandboxConfig::new("busybox")).await?;
+//!     let result = sandbox.exec(&["echo", "42"]).await?;
+//!     sandbox.stop().await?;
+//!     Ok(result.stdout)
+//! }
+//! ```
+//!
 //! # Defaults
 //!
 //! What a config does not give gets:
