@@ -144,6 +144,17 @@ pub(crate) fn close_from(first: u32) {
     }
 }
 
+/// Closes every descriptor from `first` on but `kept`. For a new process, as [`close_from`].
+pub(crate) fn close_others(first: u32, kept: &OwnedFd) {
+    let kept = kept.as_raw_fd().cast_unsigned();
+    if kept > first {
+        // SAFETY: closes descriptors whose owners are in memory that is not used any more, as below.
+        unsafe { libc::syscall(libc::SYS_close_range, first, kept - 1, 0) };
+    }
+    // SAFETY: as above. Where the call is missing they are closed by exec.
+    unsafe { libc::syscall(libc::SYS_close_range, kept.max(first) + 1, u32::MAX, 0) };
+}
+
 /// Returns the process id of a socket's peer, 0 if it is outside of our namespace. rustix has a type for it that
 /// cannot hold 0.
 pub(crate) fn peer_pid(socket: impl AsFd) -> io::Result<i32> {

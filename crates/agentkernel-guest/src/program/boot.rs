@@ -21,7 +21,7 @@ use super::event_loop::{Guest, Settings};
 use super::identity::{Rights, become_init};
 use super::report::measure;
 use super::user::Users;
-use crate::protocol::{Configure, FromGuest, KEPT_OUTPUT, MIN_VERSION, ToGuest, VERSION};
+use crate::protocol::{Configure, FromGuest, KEPT_COMMANDS, KEPT_OUTPUT, MIN_VERSION, ToGuest, VERSION};
 use crate::sys;
 
 /// Signals that the loop reads from a descriptor.
@@ -68,9 +68,11 @@ pub(crate) fn boot(path: &OsStr) -> io::Result<Guest> {
         .map_err(|failure| io::Error::other(failure.message))?;
     let cgroup = Cgroup::find();
     let report = measure(&cgroup, &identity, rights)?;
-    let kept = report.memory_bytes.map_or(KEPT_OUTPUT, |limit| {
-        usize::try_from(limit / 16).unwrap_or(KEPT_OUTPUT).clamp(64 << 10, KEPT_OUTPUT)
-    });
+    let part = |of: u64, most: usize| {
+        let limit = report.memory_bytes.unwrap_or(u64::MAX);
+        usize::try_from(limit / of).unwrap_or(most).clamp(64 << 10, most)
+    };
+    let (kept, kept_in_all) = (part(64, KEPT_OUTPUT), part(8, KEPT_COMMANDS * KEPT_OUTPUT));
     connection.send(0, &FromGuest::Report(Box::new(report)));
     let settings = Settings {
         user: configure.user,
@@ -79,6 +81,7 @@ pub(crate) fn boot(path: &OsStr) -> io::Result<Guest> {
         rights,
         log_output: configure.log_output,
         kept,
+        kept_in_all,
     };
     let deadline = configure
         .deadline_ms

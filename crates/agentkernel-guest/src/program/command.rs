@@ -371,6 +371,22 @@ impl Guest {
         for id in kept.iter().take(kept.len().saturating_sub(KEPT_COMMANDS)) {
             self.commands.remove(id);
         }
+        self.forget_output();
+    }
+
+    /// Keeps within bounds what nobody waits for: the oldest commands lose it first.
+    fn forget_output(&mut self) {
+        let idle = |command: &Command| command.outputs.is_read();
+        let all: usize =
+            self.commands.values().filter(|it| idle(it)).map(|command| command.outputs.ring.len()).sum();
+        let mut excess = all.saturating_sub(self.settings.kept_in_all);
+        for command in self.commands.values_mut().filter(|it| idle(it)) {
+            if excess == 0 {
+                break;
+            }
+            excess = excess.saturating_sub(command.outputs.ring.len());
+            command.outputs.ring.clear();
+        }
     }
 }
 

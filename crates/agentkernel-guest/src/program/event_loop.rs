@@ -33,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) log_output: bool,
     /// How much of each command's output is kept.
     pub(crate) kept: usize,
+    /// How much of all output is kept that nobody waits for.
+    pub(crate) kept_in_all: usize,
 }
 
 /// Something that the loop waits for.
@@ -71,8 +73,10 @@ pub(crate) struct Guest {
     pub(crate) orphans: Option<Instant>,
     /// When everything is killed.
     pub(crate) shutdown: Option<Instant>,
+    /// Descriptors for when there are no others.
+    pub(crate) spare: Vec<OwnedFd>,
     next_id: u64,
-    signals: OwnedFd,
+    pub(crate) signals: OwnedFd,
     listener: Option<OwnedFd>,
     deadline: Option<Instant>,
     oom_explained: u64,
@@ -106,6 +110,7 @@ impl Guest {
             listings: BTreeMap::new(),
             orphans: None,
             shutdown: None,
+            spare: Vec::new(),
             next_id: 1,
             signals,
             listener,
@@ -119,6 +124,7 @@ impl Guest {
 
     /// Serves until the sandbox ends; returns its exit code.
     pub(crate) fn serve(mut self) -> u8 {
+        self.reserve();
         // The host may have asked for something already.
         self.frames(1);
         loop {
@@ -235,9 +241,14 @@ impl Guest {
             match signal.number {
                 libc::SIGCHLD => {
                     // Who ends is known from its pipes; here it is only put to rest.
-                    while let Ok(Some((pid, status))) = sys::wait(-1, libc::WNOHANG | libc::__WALL) {
-                        self.worker_died(pid, status);
-                        self.stub_died(pid);
+                    let options = libc::WNOHANG | libc::WUNTRACED | libc::__WALL;
+                    while let Ok(Some((pid, status))) = sys::wait(-1, options) {
+                        if libc::WIFSTOPPED(status) {
+                            self.worker_stopped(pid);
+                        } else {
+                            self.worker_died(pid, status);
+                            self.stub_died(pid);
+                        }
                     }
                 }
                 // From outside only: nobody inside decides when the sandbox ends.
@@ -335,7 +346,9 @@ impl Guest {
     /// not explain another death yet.
     pub(crate) fn oom_happened(&mut self, before: u64) -> bool {
         let explained = self.oom_explained.max(before);
+        self.spare.clear();
         let happened = self.cgroup.oom_kills() > explained;
+        self.reserve();
         if happened {
             self.oom_explained = explained + 1;
         }

@@ -2,18 +2,24 @@
 //! until the stub finds that it has no child left.
 use std::time::{Duration, Instant};
 
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::getpid;
 
 use super::event_loop::Guest;
-use super::tree::{freeze_and_kill, signal_descendants};
+use super::tree::{freeze_and_kill, kill_tracers, signal_descendants};
 use crate::sys;
 
 /// What the first pass has before the second.
 const FIRST: Duration = Duration::from_millis(5);
 /// Passes are at most so far apart.
 const MOST: Duration = Duration::from_millis(20);
+/// From this pass on, those that trace a process of the tree are killed as well.
+const TRACERS: u32 = 10;
 /// Whoever waits for the end of a tree waits no longer.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Descriptors that reading /proc takes at once.
+const SPARE: usize = 3;
 
 /// A tree that is being killed.
 #[derive(Debug)]
@@ -53,6 +59,12 @@ impl Guest {
     }
 
     fn kill_pass(&mut self, id: u64, now: Instant) {
+        self.spare.clear();
+        self.kill_pass_with_descriptors(id, now);
+        self.reserve();
+    }
+
+    fn kill_pass_with_descriptors(&mut self, id: u64, now: Instant) {
         let is_init = self.is_init;
         let Some(command) = self.commands.get_mut(&id) else { return };
         let (stub, pid) = (command.stub, command.pid);
@@ -67,6 +79,9 @@ impl Guest {
             freeze_and_kill(stub, &[]);
         } else {
             signal_descendants(stub, &[], libc::SIGKILL);
+        }
+        if kill.passes >= TRACERS {
+            kill_tracers(stub);
         }
         let pause = FIRST.min(Duration::from_millis(kill.passes.into())).max(Duration::from_millis(1));
         let pause = match kill.passes {
@@ -91,11 +106,13 @@ impl Guest {
             .chain(self.worker_pids())
             .collect();
         let root = getpid().as_raw_nonzero().get();
+        self.spare.clear();
         let found = signal_descendants(root, &ours, libc::SIGKILL);
+        if found > 0 && self.is_init && self.orphans.is_some() {
+            freeze_and_kill(root, &ours);
+        }
+        self.reserve();
         if found > 0 {
-            if self.is_init && self.orphans.is_some() {
-                freeze_and_kill(root, &ours);
-            }
             self.orphans = Some(now.max(Instant::now()) + FIRST);
             return;
         }
@@ -111,14 +128,26 @@ impl Guest {
         }
     }
 
+    /// Keeps descriptors that nothing else gets: without them /proc could not be read when all are in use, and
+    /// nothing killed.
+    pub(crate) fn reserve(&mut self) {
+        while self.spare.len() < SPARE
+            && let Ok(fd) = fcntl_dupfd_cloexec(&self.signals, 3)
+        {
+            self.spare.push(fd);
+        }
+    }
+
     /// Asks every command to end.
     pub(crate) fn terminate_all(&mut self) {
+        self.spare.clear();
         for command in self.commands.values().filter(|command| !command.tree_gone) {
             match command.pid {
                 Some(pid) => drop(sys::kill(-pid, libc::SIGTERM)),
                 None => drop(signal_descendants(command.stub, &[], libc::SIGTERM)),
             }
         }
+        self.reserve();
     }
 
     /// Kills what is in sight. As init this is not needed: the kernel kills the whole namespace when we end.
@@ -126,6 +155,7 @@ impl Guest {
         if self.is_init {
             return;
         }
+        self.spare.clear();
         let root = getpid().as_raw_nonzero().get();
         for _ in 0..100 {
             let stubs: Vec<i32> = self.commands.values().map(|command| command.stub).collect();

@@ -2,22 +2,19 @@
 //! back through a pipe that exec closes, so that no program can forge it.
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, fstat, open};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
-use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, Signal, chdir, ioctl_tiocsctty, setrlimit, setsid,
-};
-use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, chdir, setrlimit, setsid};
+use rustix::stdio::dup2_stdin;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::event_loop::Settings;
 use super::identity::{Identity, Rights, Step, become_command, offer_to_oom_killer};
+use super::stdio::{Stdio, pipes, standard_io, terminal};
 use super::user::Users;
 use crate::protocol::{Failure, FailureCode, Spawn};
 use crate::sys::{self, Fork, Strings};
@@ -41,13 +38,6 @@ struct Plan {
     cwd: CString,
     identity: Identity,
     rights: Rights,
-}
-
-struct Stdio {
-    stdin: OwnedFd,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-    tty: bool,
 }
 
 /// Starts a command. Its own failures come later, through the report.
@@ -75,7 +65,7 @@ pub(crate) fn launch(spawn: &Spawn, settings: &Settings) -> Result<Launched, Fai
     Ok(Launched { stub, report, tree, stdin, stdout, stderr })
 }
 
-fn errno(error: &io::Error) -> Errno {
+pub(crate) fn errno(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
@@ -124,52 +114,6 @@ fn candidates(program: &[u8], path: &[u8]) -> Vec<Vec<u8>> {
         _ => [directory, b"/", program].concat(),
     };
     path.split(|byte| *byte == b':').map(directory).collect()
-}
-
-type Ends = (Stdio, [Option<Rc<OwnedFd>>; 3]);
-
-fn pipes(with_stdin: bool) -> rustix::io::Result<Ends> {
-    let (stdin, stdin_writer) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (stdout_reader, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (stderr_reader, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
-    let mut ours = [None, Some(Rc::new(stdout_reader)), Some(Rc::new(stderr_reader))];
-    let stdin = if with_stdin {
-        ours = [Some(Rc::new(stdin_writer)), ours[1].take(), ours[2].take()];
-        stdin
-    } else {
-        // A pipe whose other end is closed reads as ended, too, where there is no /dev/null.
-        null().unwrap_or(stdin)
-    };
-    Ok((Stdio { stdin, stdout, stderr, tty: false }, ours))
-}
-
-/// Opens `/dev/null` if it is that: an image may have anything there.
-fn null() -> Option<OwnedFd> {
-    let fd = open(
-        "/dev/null",
-        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .ok()?;
-    let stat = fstat(&fd).ok()?;
-    let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-    (FileType::from_raw_mode(stat.st_mode).is_char_device() && device == (1, 3)).then_some(fd)
-}
-
-fn terminal((rows, columns): (u16, u16)) -> rustix::io::Result<Ends> {
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let master = openpt(flags)?;
-    unlockpt(&master)?;
-    let slave = ioctl_tiocgptpeer(&master, flags)?;
-    tcsetwinsize(&master, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?;
-    let stdio = Stdio {
-        stdin: slave.try_clone().map_err(|error| errno(&error))?,
-        stdout: slave.try_clone().map_err(|error| errno(&error))?,
-        stderr: slave,
-        tty: true,
-    };
-    let master = Rc::new(master);
-    Ok((stdio, [Some(master.clone()), Some(master), None]))
 }
 
 /// Where a command's start failed.
@@ -250,6 +194,8 @@ fn become_program(plan: &Plan, stdio: &Stdio, report: &OwnedFd) -> ! {
     if let Err(errno) = standard_io(stdio) {
         fail(STDIO, errno.raw_os_error());
     }
+    // Whoever can stop this process before exec does not hold what belongs to other commands.
+    sys::close_others(3, report);
     if let Err((step, error)) = become_command(&plan.identity, plan.rights) {
         // The step travels above the error number.
         fail(IDENTITY, errno(&error).raw_os_error() | (step_number(step) << 16));
@@ -284,15 +230,6 @@ fn step_number(step: Step) -> i32 {
         Step::Capabilities => 4,
         Step::Privileges => 5,
     }
-}
-
-fn standard_io(stdio: &Stdio) -> rustix::io::Result<()> {
-    if stdio.tty {
-        ioctl_tiocsctty(stdio.stdin.as_fd())?;
-    }
-    dup2_stdin(&stdio.stdin)?;
-    dup2_stdout(&stdio.stdout)?;
-    dup2_stderr(&stdio.stderr)
 }
 
 /// What a stub or a command on its way has to say.

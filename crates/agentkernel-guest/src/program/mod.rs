@@ -20,6 +20,7 @@ mod report;
 mod request;
 mod ring;
 mod sink;
+mod stdio;
 mod tree;
 mod user;
 mod worker;

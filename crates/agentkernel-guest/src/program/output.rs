@@ -10,7 +10,7 @@ use super::channel::Route;
 use super::ring::{Ring, Stream};
 use crate::protocol::MAX_DATA;
 
-/// A terminal that says nothing for so long has said everything.
+/// A terminal that says nothing for so long has said everything, and a pipe is looked into again after it.
 const QUIET: Duration = Duration::from_millis(20);
 /// A terminal that somebody else keeps writing to is waited for so long.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -150,16 +150,23 @@ impl Outputs {
             return;
         }
         self.finishing = true;
-        if self.tty {
-            let now = Instant::now();
-            self.quiet_at = Some(now + QUIET);
-            self.patience = Some(now + PATIENCE);
-        } else {
+        let now = Instant::now();
+        self.quiet_at = Some(now + QUIET);
+        self.patience = Some(now + PATIENCE);
+        if !self.tty {
             for source in &mut self.sources {
                 source.left = Some(rustix::io::ioctl_fionread(&source.fd).unwrap_or(0));
             }
         }
         self.check();
+    }
+
+    /// Somebody inside may have opened a pipe and taken what was counted, or made it forget a part.
+    fn look_again(&mut self) {
+        for source in &mut self.sources {
+            let there = rustix::io::ioctl_fionread(&source.fd).unwrap_or(0);
+            source.left = source.left.map(|left| left.min(there));
+        }
     }
 
     fn check(&mut self) {
@@ -181,15 +188,24 @@ impl Outputs {
         }
     }
 
-    /// When [`Outputs::tick`] is due.
+    /// When [`Outputs::tick`] is due. While a slow reader holds a pipe back there is nothing to look for.
     pub(crate) fn due(&self) -> Option<Instant> {
+        if !self.tty && self.room() == 0 {
+            return None;
+        }
         self.quiet_at.min(self.patience).or(self.quiet_at)
     }
 
-    /// Lets a terminal's silence end its output. While a slow reader holds it back, its silence means nothing.
+    /// Lets a terminal's silence end its output, and a pipe that was emptied by others. While a slow reader holds it back, its silence means nothing.
     pub(crate) fn tick(&mut self, now: Instant) {
         if self.due().is_none_or(|due| due > now) {
             return;
+        }
+        if !self.tty {
+            self.look_again();
+            self.quiet_at = self.quiet_at.map(|_| now + QUIET);
+            self.patience = self.patience.map(|_| now + PATIENCE);
+            return self.check();
         }
         if self.room() == 0 {
             self.quiet_at = Some(now + QUIET);

@@ -42,6 +42,17 @@ impl Ring {
         self.begin + self.bytes.len() as u64
     }
 
+    /// How many bytes are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Forgets all that is kept, and gives its memory back.
+    pub(crate) fn clear(&mut self) {
+        self.begin = self.end();
+        (self.bytes, self.runs) = (VecDeque::new(), VecDeque::new());
+    }
+
     /// How many bytes may be pushed while a reader is at `reader`.
     pub(crate) fn room(&self, reader: Option<u64>) -> usize {
         let Some(reader) = reader else { return self.capacity };
@@ -122,6 +133,16 @@ mod tests {
             position = position.max(ring.begin()) + (first.len() + second.len()) as u64;
         }
         seen
+    }
+
+    #[test]
+    fn a_cleared_ring_goes_on_where_it_was() {
+        let mut ring = Ring::new(1000);
+        ring.push(Stream::Stdout, b"before");
+        ring.clear();
+        assert_eq!((ring.len(), ring.begin(), ring.end()), (0, 6, 6));
+        ring.push(Stream::Stderr, b"after");
+        assert_eq!(ring.read(0, 100), Some((Stream::Stderr, b"after".as_slice(), b"".as_slice())));
     }
 
     proptest! {

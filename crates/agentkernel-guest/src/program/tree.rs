@@ -5,6 +5,7 @@
 use std::ffi::c_int;
 use std::fs;
 
+use rustix::fs::{PROC_SUPER_MAGIC, statfs};
 use rustix::process::getpid;
 
 use crate::sys;
@@ -12,24 +13,49 @@ use crate::sys;
 /// Sends a signal to every descendant of `root`, but not to those in `spared` and what is below them, nor to `root`.
 /// Returns how many there were.
 pub(crate) fn signal_descendants(root: i32, spared: &[i32], signal: c_int) -> usize {
-    // The numbers of another namespace's /proc mean other processes.
-    let ours = fs::read_link("/proc/self").ok().and_then(|pid| pid.to_str()?.parse::<i32>().ok());
-    if ours != Some(getpid().as_raw_nonzero().get()) {
-        return 0;
-    }
-    let (mut found, mut waiting) = (0, vec![root]);
+    // The tree may be gone already; that is what is wanted.
+    descendants(root, spared, |pid| drop(sys::kill(pid, signal)))
+}
+
+/// Kills whoever traces a descendant of `root`: the end of what is traced is told to the tracer first, and to the
+/// parent only when that has heard it.
+pub(crate) fn kill_tracers(root: i32) {
+    descendants(root, &[], |pid| {
+        for tracer in tracers(pid).into_iter().filter(|tracer| *tracer > 1) {
+            drop(sys::kill(tracer, libc::SIGKILL));
+        }
+    });
+}
+
+fn tracers(pid: i32) -> Vec<i32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let status = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+    let tracer = |status: String| {
+        status.lines().find_map(|line| line.strip_prefix("TracerPid:")?.trim().parse::<i32>().ok())
+    };
+    status.filter_map(tracer).collect()
+}
+
+fn descendants(root: i32, spared: &[i32], mut each: impl FnMut(i32)) -> usize {
+    let (mut found, mut waiting) = (0, if is_our_proc() { vec![root] } else { Vec::new() });
     while let Some(parent) = waiting.pop() {
         for child in children(parent) {
             if spared.contains(&child) {
                 continue;
             }
             found += 1;
-            // The tree may be gone already; that is what is wanted.
-            drop(sys::kill(child, signal));
+            each(child);
             waiting.push(child);
         }
     }
     found
+}
+
+/// The numbers of another namespace's /proc mean other processes, and what is no /proc may be anything.
+fn is_our_proc() -> bool {
+    let ours = fs::read_link("/proc/self").ok().and_then(|pid| pid.to_str()?.parse::<i32>().ok());
+    ours == Some(getpid().as_raw_nonzero().get())
+        && statfs("/proc").is_ok_and(|it| it.f_type == PROC_SUPER_MAGIC)
 }
 
 /// Kills every descendant of `root` while nobody can fork. Only for a process namespace of our own.

@@ -20,6 +20,8 @@ use crate::sys::{self, Fork};
 
 /// The longest frame that a worker answers with.
 const MAX_ANSWER: usize = 4096;
+/// A worker that is stopped more often than that is killed.
+const MOST_STOPS: u32 = 16;
 
 /// A worker, seen from the init.
 #[derive(Debug)]
@@ -31,6 +33,12 @@ pub(crate) struct Worker {
     /// Its output is directory entries, as frames.
     entries: Option<FrameReader>,
     status: Option<OwnedFd>,
+    /// Tells the worker that the end of its input is the end that the host meant: ours closes it as well.
+    whole: Option<OwnedFd>,
+    /// The host has sent all.
+    eof: bool,
+    /// How often somebody inside has stopped it.
+    stops: u32,
     answers: FrameReader,
     end: Option<FromGuest>,
 }
@@ -58,15 +66,16 @@ impl Guest {
         let identity = Users::read().resolve(self.settings.user.as_deref())?;
         let failed = |errno: Errno| files::failure(errno, "starting file work");
         let (input, input_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
-        let (output_reader, output) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
         let (status_reader, status) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
-        for fd in [&input_writer, &output_reader, &status_reader] {
+        let takes_data = matches!(request, Request::Write { .. } | Request::Unpack { .. });
+        // Who takes data sends none: then the second pipe leads in as well.
+        let (output, ours) = if takes_data { (reader, writer) } else { (writer, reader) };
+        for fd in [&input_writer, &ours, &status_reader] {
             rustix::io::ioctl_fionbio(fd, true).map_err(failed)?;
         }
-        let takes_data = matches!(request, Request::Write { .. } | Request::Unpack { .. });
         // A window's worth under way means fewer turns; where there is no room for it, it is only slower.
-        let data = if takes_data { &input_writer } else { &output_reader };
-        fcntl_setpipe_size(data, WINDOW as usize).ok();
+        fcntl_setpipe_size(if takes_data { &input_writer } else { &ours }, WINDOW as usize).ok();
         let ends = Ends { input, output, status };
         let rights = self.settings.rights;
         let pid = match sys::fork() {
@@ -74,11 +83,15 @@ impl Guest {
             Ok(Fork::Parent(pid)) => pid,
             Err(error) => return Err(failed(Errno::from_io_error(&error).unwrap_or(Errno::IO))),
         };
+        let (output, whole) = if takes_data { (None, Some(ours)) } else { (Some(ours), None) };
         Ok(Worker {
             route,
             pid,
             sink: Sink::new(takes_data.then(|| Rc::new(input_writer)), End::Close),
-            output: Some(output_reader),
+            output,
+            whole,
+            eof: false,
+            stops: 0,
             entries: matches!(request, Request::ReadDir { .. }).then(|| FrameReader::new(MAX_ANSWER)),
             status: Some(status_reader),
             answers: FrameReader::new(MAX_ANSWER),
@@ -111,7 +124,9 @@ impl Guest {
 
     pub(crate) fn worker_eof(&mut self, id: u64) {
         if let Some(worker) = self.workers.get_mut(&id) {
+            worker.eof = true;
             let (route, used) = (worker.route, worker.sink.finish(true));
+            worker.confirm();
             self.consumed(route, used);
         }
     }
@@ -119,6 +134,7 @@ impl Guest {
     pub(crate) fn worker_writable(&mut self, id: u64) {
         if let Some(worker) = self.workers.get_mut(&id) {
             let (route, used) = (worker.route, worker.sink.write());
+            worker.confirm();
             self.consumed(route, used);
         }
     }
@@ -143,6 +159,15 @@ impl Guest {
             if worker.end.is_none() && libc::WIFSIGNALED(status) {
                 worker.killed();
             }
+        }
+    }
+
+    /// Lets a worker go on that somebody inside has stopped; who does it for ever has it killed.
+    pub(crate) fn worker_stopped(&mut self, pid: i32) {
+        for worker in self.workers.values_mut().filter(|worker| worker.pid == pid) {
+            worker.stops += 1;
+            let signal = if worker.stops > MOST_STOPS { libc::SIGKILL } else { libc::SIGCONT };
+            drop(sys::kill(pid, signal));
         }
     }
 
@@ -219,9 +244,22 @@ impl Guest {
 }
 
 impl Worker {
+    /// Once all is written: says that it was all.
+    fn confirm(&mut self) {
+        if self.eof
+            && self.sink.is_closed()
+            && let Some(whole) = self.whole.take()
+        {
+            rustix::io::write(whole, &[1]).ok();
+        }
+    }
+
     fn killed(&mut self) {
-        let failure =
-            Failure::new(FailureCode::Exhausted, 0, "the file work was killed, perhaps for want of memory");
+        let failure = Failure::new(
+            FailureCode::Exhausted,
+            0,
+            "the file work was killed, by a process of its user or for want of memory",
+        );
         self.end = Some(FromGuest::Failed(failure));
     }
 }

@@ -195,6 +195,8 @@ pub(crate) struct Start {
     pub(crate) configure: Configure,
     /// As init of a process namespace of its own.
     pub(crate) init: bool,
+    /// With so many descriptors.
+    pub(crate) open_files: Option<u32>,
     pub(crate) stdout: Stdio,
 }
 
@@ -213,6 +215,7 @@ impl Default for Start {
                 ..Configure::default()
             },
             init: false,
+            open_files: None,
             stdout: Stdio::inherit(),
         }
     }
@@ -231,14 +234,13 @@ pub(crate) fn can_be_init() -> bool {
 impl Start {
     pub(crate) fn command(&self, socket: &std::path::Path) -> Command {
         let guest = env!("CARGO_BIN_EXE_agentkernel-guest");
-        let mut command = if self.init {
-            let mut command = Command::new("unshare");
-            command.args(["--pid", "--fork", "--kill-child", "--mount-proc", guest]);
-            command
-        } else {
-            Command::new(guest)
-        };
-        command.args(["__guest", "boot"]).arg(socket);
+        let mut command = Command::new("sh");
+        let limit = self.open_files.map(|most| format!("ulimit -n {most}; ")).unwrap_or_default();
+        command.args(["-c", &format!("{limit}exec \"$@\""), "sh"]);
+        if self.init {
+            command.args(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+        }
+        command.arg(guest).args(["__guest", "boot"]).arg(socket);
         command
     }
 

@@ -105,3 +105,22 @@ fn a_timeout_keeps_the_output_and_kills_the_tree() {
     assert_eq!((outcome.text().as_str(), outcome.status()), ("early\n", Status::TimedOut));
     assert!(guest.client.run(Request::Commands).frames.is_empty());
 }
+
+#[test]
+fn output_that_somebody_else_takes_from_the_pipe_does_not_hold_up_the_end() {
+    let mut guest = start();
+    let total = WINDOW as usize + KEPT_OUTPUT + (24 << 10);
+    let (directory, marker) = (guest.directory.path().to_owned(), guest.directory.path().join("taken"));
+    // What is left in the pipe at the end is taken by a process that keeps the pipe open for ever.
+    let script = format!(
+        "exec 3</proc/self/fd/1; (sleep 0.5; timeout 1 cat <&3 >/dev/null; echo > {}; sleep 1000) & \
+         head -c {total} /dev/zero; exit 3",
+        marker.display()
+    );
+    let channel = guest.client.open(Request::Spawn(sh(&script)));
+    wait_until("the rest is taken", || marker.exists().then_some(()));
+    let outcome = guest.client.finish(channel);
+    assert_eq!(outcome.status(), Status::Code(3));
+    assert!(outcome.stdout.len() < total);
+    drop(directory);
+}

@@ -278,3 +278,54 @@ fn an_archive_cannot_leave_its_directory() {
     assert_eq!(fs::read(outside.join("file")).unwrap(), b"old");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
 }
+
+/// The worker of a guest that has no other child.
+fn worker_of(guest: &Guest) -> String {
+    let children = format!("/proc/{0}/task/{0}/children", guest.child.id());
+    wait_until("the worker is there", || {
+        let children = fs::read_to_string(&children).unwrap();
+        children.split_whitespace().next().map(str::to_owned)
+    })
+}
+
+fn begin_to_write(guest: &mut Guest, path: &Path) -> u32 {
+    let channel = guest.client.open(Request::Write { path: bytes(path), mode: None, parents: false });
+    guest.client.send(channel, &ToGuest::Data(vec![b'n'; 1000]));
+    channel
+}
+
+#[test]
+fn a_write_whose_end_the_guest_did_not_live_to_see_is_not_put_in_place() {
+    let mut start = Start::default();
+    if rustix::process::getuid().is_root() {
+        // As in a container: the kernel then does not kill the worker with the guest at once.
+        start.configure.user = Some(b"4242".to_vec());
+    }
+    let mut guest = start.start();
+    fs::set_permissions(guest.directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let path = guest.directory.path().join("file");
+    fs::write(&path, "old").unwrap();
+    begin_to_write(&mut guest, &path);
+    let worker = worker_of(&guest);
+    let more = || (fs::read_dir(guest.directory.path()).unwrap().count() > 2).then_some(());
+    wait_until("the worker has begun", more);
+    guest.child.kill().unwrap();
+    guest.child.wait().unwrap();
+    let gone = || (!Path::new("/proc").join(&worker).exists()).then_some(());
+    wait_until("the worker ends", gone);
+    assert_eq!(fs::read(&path).unwrap(), b"old");
+}
+
+#[test]
+fn file_work_that_somebody_inside_stops_goes_on() {
+    let mut guest = start();
+    let path = guest.directory.path().join("file");
+    let channel = begin_to_write(&mut guest, &path);
+    let worker = worker_of(&guest);
+    for _ in 0..3 {
+        assert!(std::process::Command::new("kill").args(["-STOP", &worker]).status().unwrap().success());
+    }
+    guest.client.send(channel, &ToGuest::Eof);
+    assert_eq!(guest.client.finish(channel).end, Some(FromGuest::Done));
+    assert_eq!(fs::read(&path).unwrap(), vec![b'n'; 1000]);
+}

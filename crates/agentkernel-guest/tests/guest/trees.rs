@@ -116,3 +116,29 @@ fn a_murdered_stub_does_not_set_its_tree_free() {
     assert_eq!(guest.client.finish(channel).status(), Status::Signal(9));
     assert_eq!(processes(&mut guest), 0);
 }
+
+#[test]
+fn a_guest_without_free_descriptors_still_kills_whole_trees() {
+    if !can_be_init() {
+        return;
+    }
+    let mut guest = Start { init: true, open_files: Some(64), ..Start::default() }.start();
+    let tree = || Request::Spawn(sh("(setsid sleep 1000 &); echo ready; sleep 1000"));
+    let mut running = Vec::new();
+    let failure = loop {
+        let channel = guest.client.open(tree());
+        match guest.client.next(channel) {
+            FromGuest::Started { .. } => running.push(channel),
+            FromGuest::Failed(failure) => break failure,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(failure.code, FailureCode::Exhausted);
+    assert!(running.len() > 5, "{}", running.len());
+    for channel in running {
+        while !matches!(guest.client.next(channel), FromGuest::Stdout(_)) {}
+        guest.client.send(channel, &ToGuest::Close);
+        assert_eq!(guest.client.finish(channel).failure(), FailureCode::Canceled);
+    }
+    assert_eq!(processes(&mut guest), 0);
+}

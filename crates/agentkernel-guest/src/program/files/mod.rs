@@ -1,4 +1,4 @@
-//! File work, in a process of its own: blocking calls, data on stdin and stdout, answers on stderr.
+//! File work, in a process of its own: blocking calls, data on stdin or stdout, answers on stderr.
 //!
 //! Links in the middle of a path are followed: they cannot lead out of the sandbox, which is all that there is. What
 //! a path ends in is never waited for, and never more than what the caller asked for.
@@ -116,6 +116,18 @@ fn read_full(buffer: &mut [u8]) -> Result<usize, Failure> {
         }
     }
     Ok(filled)
+}
+
+/// Waits for the init's word that the end of stdin was the end of the data: where the init dies, its end of the pipe
+/// is closed before we are killed.
+fn confirmed() -> Result<(), Failure> {
+    loop {
+        match rustix::io::read(rustix::stdio::stdout(), &mut [0u8; 1]) {
+            Ok(1..) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Ok(_) | Err(_) => return Err(refused(FailureCode::Canceled, "the data did not come to its end")),
+        }
+    }
 }
 
 fn write_all(fd: impl std::os::fd::AsFd, mut bytes: &[u8]) -> rustix::io::Result<()> {

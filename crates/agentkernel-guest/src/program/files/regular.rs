@@ -8,7 +8,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{Place, answer, chunk, directory, doing, place, read_full, refused, send, split, write_all};
+use super::{
+    Place, answer, chunk, confirmed, directory, doing, place, read_full, refused, send, split, write_all,
+};
 use crate::protocol::{Failure, FailureCode, FromGuest};
 
 /// Sends a file's content.
@@ -104,5 +106,6 @@ fn fill(file: &OwnedFd, mode: u32) -> Result<(), Failure> {
             break;
         }
     }
+    confirmed()?;
     fchmod(file, Mode::from_raw_mode(mode)).map_err(doing("setting the file's mode"))
 }
