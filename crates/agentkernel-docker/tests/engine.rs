@@ -6,6 +6,8 @@
     clippy::print_stderr,
     reason = "a test says so by failing"
 )]
+#[path = "support/docker_command.rs"]
+mod docker_command;
 #[path = "support/guest.rs"]
 mod guest;
 #[path = "support/real.rs"]
@@ -23,8 +25,9 @@ use agentkernel_core::{
     Network, Progress, PullPolicy, Reap, SandboxConfig, SandboxExt, State, Tmpfs, Volume,
 };
 use agentkernel_docker::DockerBackend;
+use docker_command::docker;
 use futures_util::StreamExt;
-use real::{docker, engine, name, sandbox};
+use real::{engine, name, sandbox};
 
 /// Waits until a condition holds, at most 10 s.
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {

@@ -1,10 +1,7 @@
 //! The real engine, if it is there.
-use std::{
-    process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
 };
 
 use agentkernel_core::{Backend, SandboxConfig, SandboxName};
@@ -44,14 +41,4 @@ pub(crate) fn name(prefix: &str) -> SandboxName {
 /// Returns the smallest config.
 pub(crate) fn sandbox() -> SandboxConfig {
     SandboxConfig::new(IMAGE)
-}
-
-/// Runs the docker command and returns its stdout.
-pub(crate) fn docker(args: &[&str]) -> Result<String, String> {
-    let output = Command::new("docker").args(args).output().map_err(|error| error.to_string())?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
-    }
 }
