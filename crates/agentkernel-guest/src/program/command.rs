@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::channel::{Route, Work};
+use super::connection::Connection;
 use super::event_loop::Guest;
 use super::kill::Kill;
 use super::launch::{Launched, Told, launch, told};
@@ -68,7 +69,13 @@ impl Command {
 impl Guest {
     /// Starts a command for a new channel.
     pub(crate) fn spawn(&mut self, route: Route, spawn: Spawn) {
-        let Launched { stub, report, tree, stdin, stdout, stderr } = match launch(&spawn, &self.settings) {
+        let (commands, connections) = (&mut self.commands, &mut self.connections);
+        let shed = || {
+            commands.values_mut().for_each(|command| command.outputs.ring.clear());
+            connections.values_mut().for_each(Connection::shed);
+        };
+        let launched = launch(&spawn, &self.settings, shed);
+        let Launched { stub, report, tree, stdin, stdout, stderr } = match launched {
             Ok(launched) => launched,
             Err(failure) => return self.finish(route, &FromGuest::Failed(failure)),
         };

@@ -87,6 +87,12 @@ impl Connection {
         self.queue.extend_from_slice(second);
     }
 
+    /// Gives the memory back. For a copy of the guest that does not serve.
+    pub(crate) fn shed(&mut self) {
+        (self.reader, self.queue) = (FrameReader::new(0), Vec::new());
+        self.sent = 0;
+    }
+
     /// How many bytes wait to be sent.
     pub(crate) fn queued(&self) -> usize {
         self.queue.len() - self.sent

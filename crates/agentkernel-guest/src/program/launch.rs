@@ -40,8 +40,9 @@ struct Plan {
     rights: Rights,
 }
 
-/// Starts a command. Its own failures come later, through the report.
-pub(crate) fn launch(spawn: &Spawn, settings: &Settings) -> Result<Launched, Failure> {
+/// Starts a command. Its own failures come later, through the report. The stub lets go of the guest's memory by `shed`:
+/// what was copied with it would stay for as long as the tree lives.
+pub(crate) fn launch(spawn: &Spawn, settings: &Settings, shed: impl FnOnce()) -> Result<Launched, Failure> {
     let plan = plan(spawn, settings)?;
     let at = |what: &'static str| move |errno: Errno| failure(errno, what);
     let (report, report_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(at("making a pipe"))?;
@@ -58,7 +59,7 @@ pub(crate) fn launch(spawn: &Spawn, settings: &Settings) -> Result<Launched, Fai
         rustix::io::ioctl_fionbio(fd, true).map_err(at("preparing a pipe"))?;
     }
     let stub = match sys::fork() {
-        Ok(Fork::Child) => become_stub(&plan, &stdio, report_writer, &tree_writer),
+        Ok(Fork::Child) => become_stub(&plan, &stdio, report_writer, &tree_writer, shed),
         Ok(Fork::Parent(pid)) => pid,
         Err(error) => return Err(failure(errno(&error), "starting a process")),
     };
@@ -136,7 +137,7 @@ fn record(what: u8, number: i32) -> [u8; RECORD] {
 }
 
 /// The process that holds the command's tree and waits, nothing else.
-fn become_stub(plan: &Plan, stdio: &Stdio, report: OwnedFd, tree: &OwnedFd) -> ! {
+fn become_stub(plan: &Plan, stdio: &Stdio, report: OwnedFd, tree: &OwnedFd, shed: impl FnOnce()) -> ! {
     rustix::thread::set_name(c"agentkernel-tree").ok();
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).ok();
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
@@ -161,6 +162,7 @@ fn become_stub(plan: &Plan, stdio: &Stdio, report: OwnedFd, tree: &OwnedFd) -> !
         sys::exit(1);
     }
     sys::close_from(1);
+    shed();
     let tell = |what, number| {
         rustix::io::write(rustix::stdio::stdin(), &record(what, number)).ok();
     };

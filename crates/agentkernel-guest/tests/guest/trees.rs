@@ -142,3 +142,25 @@ fn a_guest_without_free_descriptors_still_kills_whole_trees() {
     }
     assert_eq!(processes(&mut guest), 0);
 }
+
+#[test]
+fn who_holds_a_tree_keeps_no_copy_of_what_the_guest_remembers() {
+    let mut guest = start();
+    let chatty = Spawn { detached: true, ..sh("head -c 3000000 /dev/zero") };
+    assert_eq!(guest.client.spawn(chatty).status(), Status::Code(0));
+    let channel = guest.client.open(Request::Spawn(sh("echo $PPID; sleep 1000")));
+    let stub = loop {
+        if let FromGuest::Stdout(bytes) = guest.client.next(channel) {
+            break String::from_utf8(bytes).unwrap();
+        }
+    };
+    let anonymous = |pid: &str| -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    let guests = anonymous(&guest.child.id().to_string());
+    assert!(guests > KEPT_OUTPUT as u64 >> 10, "{guests} kB");
+    let small = || (anonymous(stub.trim()) < 700).then_some(());
+    wait_until("the copy is let go", small);
+}
