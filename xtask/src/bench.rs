@@ -3,6 +3,9 @@ use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
+    process::Stdio,
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -161,13 +164,23 @@ fn sizes(target: &Path, ours: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `/proc/PID/status` is gone when a process has ended, so the shell that waits for it is asked.
+/// The last peak that the kernel told while the command ran; getrusage(2) would count the parent's own memory, which a
+/// child has until it executes something.
 fn peak_kib(program: &str, args: &[&str]) -> Result<u64> {
-    let script = "import resource, subprocess, sys\n\
-                  subprocess.run(sys.argv[1:], check=True)\n\
-                  print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)";
-    let mut all = vec!["-c", script, program];
-    all.extend(args);
-    let printed = read(&mut command("python3", all))?;
-    printed.trim().parse().context("python3 printed no number")
+    let mut child = command(program, args).stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = None;
+    let ended = loop {
+        if let Some(ended) = child.try_wait()? {
+            break ended;
+        }
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak = line.and_then(|line| line.split_ascii_whitespace().next()?.parse().ok()).or(peak);
+        thread::sleep(Duration::from_millis(2));
+    };
+    if !ended.success() {
+        bail!("{program} ended with {ended}");
+    }
+    peak.context("the kernel told no peak")
 }

@@ -7,7 +7,7 @@ mod part;
 mod unpack;
 mod worker;
 
-pub(crate) use channel::{AsyncEnd, SyncReader, SyncWriter, channel, feed};
+pub(crate) use channel::{AsyncEnd, SyncReader, SyncWriter, channel, feed, send};
 pub(crate) use endpoint::{Endpoint, sides};
 pub(crate) use pack::pack;
 pub(crate) use part::Part;

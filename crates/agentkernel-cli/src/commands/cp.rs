@@ -8,9 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use agentkernel_core::{
-    Error, ErrorKind, FileType, Reader, Result, Sandbox, SandboxPath, Source, WriteOptions,
-};
+use agentkernel_core::{Error, ErrorKind, FileType, Reader, Result, Sandbox, SandboxPath, WriteOptions};
 use bytes::BytesMut;
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use tokio::io::AsyncReadExt;
@@ -20,7 +18,7 @@ use crate::{
     args::CpArgs,
     context::Context,
     copy::{
-        AsyncEnd, Endpoint, Limits, Part, Skipped, SyncReader, SyncWriter, Worker, channel, feed, pack,
+        self, AsyncEnd, Endpoint, Limits, Part, Skipped, SyncReader, SyncWriter, Worker, channel, feed, pack,
         sides, unpack,
     },
     output::View,
@@ -177,11 +175,25 @@ async fn into(
     if metadata.is_dir() {
         return into_tree(sandbox, from, &to).await;
     }
-    let mut file = tokio::fs::File::open(from).await.map_err(|error| on_host(error, "read", from))?;
     let options = WriteOptions { mode: Some(metadata.mode() & 0o777), parents: false };
-    let content: Source<'_> = &mut file;
-    sandbox.write(&to, &options, content).await?;
-    Ok(Skipped::default())
+    if !metadata.is_file() {
+        // A pipe may have nothing to read for ever, and a thread in such a read cannot be waited for.
+        let mut pipe = tokio::fs::File::open(from).await.map_err(|error| on_host(error, "read", from))?;
+        sandbox.write(&to, &options, &mut pipe).await?;
+        return Ok(Skipped::default());
+    }
+    let file = File::open(from).map_err(|error| on_host(error, "read", from))?;
+    let from = from.to_owned();
+    let (sender, queue) = channel();
+    let worker = Worker::start(move || {
+        copy::send(file, &SyncWriter(sender)).map_err(|error| on_host(error, "read", &from))
+    })?;
+    let mut content = AsyncEnd::new(queue);
+    let sent = sandbox.write(&to, &options, &mut content).await;
+    drop(content);
+    // What the host could not read is why the content broke off.
+    worker.finish().await?;
+    sent.map(|()| Skipped::default())
 }
 
 async fn into_tree(sandbox: &Arc<dyn Sandbox>, from: &Path, to: &SandboxPath) -> Result<Skipped> {

@@ -69,6 +69,26 @@ impl SyncWriter {
     }
 }
 
+/// Sends all that a file gives, then the end. A receiver that is gone has its own reason to tell.
+pub(crate) fn send(mut file: impl Read, to: &SyncWriter) -> io::Result<()> {
+    let mut is_end = false;
+    while !is_end {
+        let mut chunk = vec![0; CHUNK];
+        let length = loop {
+            match file.read(&mut chunk) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
+        chunk.truncate(length);
+        is_end = length == 0;
+        if to.0.blocking_send(chunk.into()).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
 impl Write for SyncWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !bytes.is_empty() {
