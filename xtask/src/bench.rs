@@ -46,15 +46,11 @@ pub(crate) fn bench() -> Result<()> {
     let _gone = read(&mut command("docker", ["rm", "--force", &name]));
     fs::remove_dir_all(&scratch)?;
     result?;
-    run(&mut cargo([
-        "run",
-        "--release",
-        "--quiet",
-        "--package",
-        "agentkernel-docker",
-        "--example",
-        "bench_exec",
-    ]))
+    // An example is not beside the guest.
+    let guest = binary(&target, "agentkernel-guest")?;
+    let mut library =
+        cargo(["run", "--release", "--quiet", "--package", "agentkernel-docker", "--example", "bench_exec"]);
+    run(library.env("AGENTKERNEL_GUEST", guest))
 }
 
 fn sandbox() -> String {
