@@ -11,8 +11,9 @@ pub(crate) fn refused(operation: &'static str, failure: &Failure) -> Error {
         let error = Error::new(kind, operation, message);
         if failure.errno == 0 { error } else { error.with_source(system_error(failure.errno)) }
     };
-    let error =
-        if failure.message.is_empty() { error } else { error.with_context("guest", &failure.message) };
+    // With an error number the source says it already, but for what is unexpected: there the guest's words are needed.
+    let says_more = !failure.message.is_empty() && (failure.errno == 0 || kind == ErrorKind::Unexpected);
+    let error = if says_more { error.with_context("guest", &failure.message) } else { error };
     hint.into_iter().fold(error, Error::with_hint)
 }
 
@@ -90,4 +91,23 @@ pub(crate) fn lost() -> Error {
 /// Makes the error of an answer that makes no sense here.
 pub(crate) fn out_of_place(operation: &'static str) -> Error {
     violation(DecodeError("an answer makes no sense here")).with_operation(operation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_the_source_are_not_repeated() {
+        let failed = Failure::new(FailureCode::NotFound, 2, "/x: No such file or directory (os error 2)");
+        let shown = refused("read file", &failed).to_string();
+        assert_eq!(shown, "failed to read file: the path does not exist in the sandbox");
+    }
+
+    #[test]
+    fn a_failure_without_an_error_number_is_told_in_the_guests_words() {
+        let failed = Failure::new(FailureCode::BadArchive, 0, "a name has `..`");
+        let shown = refused("unpack tree", &failed).to_string();
+        assert!(shown.ends_with("(guest: a name has `..`)"), "{shown}");
+    }
 }
