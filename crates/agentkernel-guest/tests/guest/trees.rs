@@ -114,7 +114,11 @@ fn a_murdered_stub_does_not_set_its_tree_free() {
     let killer = guest.client.shell("for c in /proc/[0-9]*/comm; do if grep -q agentkernel-tre $c; then p=${c%/comm}; p=${p#/proc/}; grep -q \"^PPid:.1$\" /proc/$p/status && [ $p != $PPID ] && kill -9 $p; fi; done; echo ok");
     assert_eq!(killer.text(), "ok\n");
     assert_eq!(guest.client.finish(channel).status(), Status::Signal(9));
-    assert_eq!(processes(&mut guest), 0);
+    // Who murders a stub ends its command at once; what else was below it is killed and reaped right after.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while processes(&mut guest) > 0 {
+        assert!(Instant::now() < deadline, "the tree lives on");
+    }
 }
 
 #[test]
