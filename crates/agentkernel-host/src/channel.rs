@@ -75,6 +75,10 @@ impl Inbox {
         }
         let mut accepted = None;
         let is_data = match kind {
+            // It would cost memory here and none of what was granted.
+            FromGuest::STDOUT | FromGuest::STDERR if payload.is_empty() => {
+                return Err(DecodeError("a frame of data is empty"));
+            }
             FromGuest::STDOUT | FromGuest::STDERR => true,
             _ => match FromGuest::decode(kind, payload)? {
                 FromGuest::Credit(bytes) => {

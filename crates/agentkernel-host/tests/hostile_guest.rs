@@ -152,6 +152,15 @@ async fn an_unknown_kind_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn data_without_bytes_ends_the_connection() {
+    for kind in [FromGuest::STDOUT, FromGuest::STDERR] {
+        let error =
+            command_against(async |liar, channel| liar.send_raw(&raw(kind, channel, b"")).await).await;
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Disconnected);
+    }
+}
+
+#[tokio::test]
 async fn output_on_a_channel_that_was_never_opened_ends_the_connection() {
     let error = command_against(async |liar, channel| liar.send(channel + 1, FromGuest::Done).await)
         .await
