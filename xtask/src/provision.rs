@@ -78,10 +78,13 @@ fn start_engine() -> Result<()> {
     }
     let log = env::temp_dir().join("agentkernel-dockerd.log");
     mount_cgroups()?;
-    // A pid file that a killed engine left behind keeps the next one from starting.
-    let stale = Path::new("/var/run/docker.pid");
-    if !fs::read_to_string(stale).is_ok_and(|pid| Path::new("/proc").join(pid.trim()).join("exe").exists()) {
-        let _absent = fs::remove_file(stale);
+    // What a killed engine left behind keeps the next one from starting; a process that is dead and not reaped has no
+    // executable any more.
+    for stale in ["/var/run/docker.pid", "/var/run/docker/containerd/containerd.pid"] {
+        let lives = |pid: String| Path::new("/proc").join(pid.trim()).join("exe").exists();
+        if !fs::read_to_string(stale).is_ok_and(lives) {
+            let _absent = fs::remove_file(stale);
+        }
     }
     say("$ dockerd (detached)");
     let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
