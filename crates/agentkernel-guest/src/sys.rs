@@ -39,6 +39,16 @@ fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// Appends what a descriptor gives, at most so many bytes, without filling the room for it first.
+pub(crate) fn read_more(from: impl AsFd, into: &mut Vec<u8>, most: usize) -> rustix::io::Result<usize> {
+    into.reserve(most);
+    let room = into.spare_capacity_mut().get_mut(..most).unwrap_or_default();
+    let count = rustix::io::read(from, room)?.0.len();
+    // SAFETY: the kernel has written so many bytes there, and no more than there was room for.
+    unsafe { into.set_len(into.len() + count) };
+    Ok(count)
+}
+
 /// Copies the process. The guest has one thread, so that the child may do anything, not only what is
 /// async-signal-safe; it must end by [`exit`] or [`execute`].
 pub(crate) fn fork() -> io::Result<Fork> {

@@ -8,8 +8,8 @@ use std::{
 };
 
 use agentkernel_core::{Error, ErrorKind, Result};
-use agentkernel_guest::protocol::{DecodeError, FromGuest, MAX_DATA, ToGuest, WINDOW, encode_frame};
-use bytes::{Bytes, BytesMut};
+use agentkernel_guest::protocol::{DecodeError, FromGuest, HEADER_LEN, Header, MAX_DATA, ToGuest, WINDOW};
+use bytes::{BufMut, Bytes, BytesMut, buf::Limit};
 use tokio::time::timeout;
 
 use crate::client::{GuestClient, Shared};
@@ -45,6 +45,36 @@ pub(crate) enum Frame {
     Stdout(Bytes),
     Stderr(Bytes),
     Other(FromGuest),
+}
+
+/// A frame of data on its way to the guest: filled where it is sent from.
+pub(crate) struct DataFrame {
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+impl DataFrame {
+    pub(crate) fn with_room(most: usize) -> Self {
+        let mut bytes = Vec::with_capacity(HEADER_LEN + most);
+        bytes.resize(HEADER_LEN, 0);
+        Self { bytes, most }
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len() - HEADER_LEN
+    }
+
+    /// Where data is put, no more than there is room for.
+    pub(crate) fn room(&mut self) -> Limit<&mut Vec<u8>> {
+        let left = self.most - self.len();
+        (&mut self.bytes).limit(left)
+    }
+
+    fn finish(mut self, channel: u32) -> Vec<u8> {
+        let header = Header { length: self.len(), kind: ToGuest::DATA, channel }.encode();
+        self.bytes[..HEADER_LEN].copy_from_slice(&header);
+        self.bytes
+    }
 }
 
 impl Inbox {
@@ -248,11 +278,9 @@ impl Channel {
     }
 
     /// Sends data, no more than [`poll_credit`](Self::poll_credit) allowed.
-    pub(crate) fn send_data(&self, bytes: &[u8]) {
-        self.spend(bytes.len());
-        let mut frames = Vec::with_capacity(bytes.len() + 9);
-        encode_frame(&mut frames, ToGuest::DATA, self.id, bytes);
-        self.shared.link().send(frames);
+    pub(crate) fn send_data(&self, frame: DataFrame) {
+        self.spend(frame.len());
+        self.shared.link().send(frame.finish(self.id));
     }
 
     /// Counts data that was sent with the request.
@@ -271,7 +299,9 @@ impl Channel {
             Poll::Ready(None) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             Poll::Ready(Some(most)) => {
                 let part = bytes.get(..most).unwrap_or(bytes);
-                self.send_data(part);
+                let mut frame = DataFrame::with_room(part.len());
+                frame.room().put_slice(part);
+                self.send_data(frame);
                 Poll::Ready(Ok(part.len()))
             }
         }

@@ -456,13 +456,11 @@ async fn write_frames(
 
 async fn read_frames(mut reader: impl AsyncRead + Send + Unpin, link: Arc<Link>) {
     let mut frames = FrameReader::new(MAX_FROM_GUEST);
-    let mut chunk = vec![0u8; READ_CHUNK];
     let broken = 'connection: loop {
-        let count = match reader.read(&mut chunk).await {
+        match reader.read_buf(frames.buffer(READ_CHUNK)).await {
             Ok(0) | Err(_) => break None,
-            Ok(count) => count,
-        };
-        frames.push(chunk.get(..count).unwrap_or_default());
+            Ok(_) => {}
+        }
         loop {
             match frames.next() {
                 Ok(Some((header, payload))) => {

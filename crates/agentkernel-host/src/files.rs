@@ -18,7 +18,7 @@ use tokio::{io::AsyncReadExt, time::timeout};
 
 use crate::{
     GuestClient, REQUEST_DEADLINE,
-    channel::{Channel, Frame},
+    channel::{Channel, DataFrame, Frame},
     failure,
     stream::{ChannelReader, End},
 };
@@ -101,7 +101,7 @@ async fn send(
         }
     })?;
     channel.spend(first.len());
-    if !whole && send_rest(&channel, operation, content, &mut chunk).await? {
+    if !whole && send_rest(&channel, operation, content).await? {
         channel.send(&ToGuest::Eof);
     }
     loop {
@@ -115,12 +115,7 @@ async fn send(
 }
 
 /// Returns false if the guest ended the channel before all was sent: its answer says why.
-async fn send_rest(
-    channel: &Channel,
-    operation: &'static str,
-    content: Source<'_>,
-    chunk: &mut [u8],
-) -> Result<bool> {
+async fn send_rest(channel: &Channel, operation: &'static str, content: Source<'_>) -> Result<bool> {
     loop {
         let credit = timeout(WRITE_DEADLINE, poll_fn(|context| channel.poll_credit(context))).await;
         let credit = credit.map_err(|_| {
@@ -128,12 +123,12 @@ async fn send_rest(
                 .with_context("seconds", WRITE_DEADLINE.as_secs())
         })?;
         let Some(most) = credit else { return Ok(false) };
-        let room = chunk.get_mut(..most).unwrap_or_default();
-        let count = content.read(room).await?;
-        if count == 0 {
+        // Read to where it is sent from.
+        let mut frame = DataFrame::with_room(most);
+        if content.read_buf(&mut frame.room()).await? == 0 {
             return Ok(true);
         }
-        channel.send_data(chunk.get(..count).unwrap_or_default());
+        channel.send_data(frame);
     }
 }
 

@@ -1,12 +1,14 @@
 //! Bytes between async code and a thread, with the end told: a side that goes away without it has failed.
 use std::{
     io::{self, Read, Write},
+    os::fd::AsFd,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use agentkernel_core::{Bytes, Error, Reader, Result};
 use bytes::{Buf, BytesMut};
+use rustix::{buffer::spare_capacity, io::retry_on_intr};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, ReadBuf},
     sync::mpsc,
@@ -70,18 +72,11 @@ impl SyncWriter {
 }
 
 /// Sends all that a file gives, then the end. A receiver that is gone has its own reason to tell.
-pub(crate) fn send(mut file: impl Read, to: &SyncWriter) -> io::Result<()> {
+pub(crate) fn send(file: impl AsFd, to: &SyncWriter) -> io::Result<()> {
     let mut is_end = false;
     while !is_end {
-        let mut chunk = vec![0; CHUNK];
-        let length = loop {
-            match file.read(&mut chunk) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read?,
-            }
-        };
-        chunk.truncate(length);
-        is_end = length == 0;
+        let mut chunk = Vec::with_capacity(CHUNK);
+        is_end = retry_on_intr(|| rustix::io::read(&file, spare_capacity(&mut chunk)))? == 0;
         if to.0.blocking_send(chunk.into()).is_err() {
             return Ok(());
         }

@@ -3,12 +3,14 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use rustix::buffer::spare_capacity;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::channel::Channel;
 use crate::protocol::{FrameReader, FromGuest, HEADER_LEN, Header, MAX_TO_GUEST, MIN_VERSION, VERSION};
+use crate::sys;
 
 /// How long the other side has for its first frame.
 pub(crate) const HELLO: Duration = Duration::from_secs(10);
@@ -16,6 +18,10 @@ pub(crate) const HELLO: Duration = Duration::from_secs(10);
 pub(crate) const QUEUE: usize = 256 << 10;
 /// With so many bytes queued, nothing more is read: who asks must also listen.
 const CHOKED: usize = 1 << 20;
+
+/// How much is read at once, when little and when much comes.
+const IDLE: usize = 4 << 10;
+const RECEIVE: usize = 128 << 10;
 
 /// A connection.
 #[derive(Debug)]
@@ -34,6 +40,8 @@ pub(crate) struct Connection {
     pub(crate) next_accepted: u32,
     queue: Vec<u8>,
     sent: usize,
+    /// Much came when something came last.
+    busy: bool,
 }
 
 impl Connection {
@@ -50,6 +58,7 @@ impl Connection {
             next_accepted: 0,
             queue: Vec::new(),
             sent: 0,
+            busy: false,
         };
         connection.send(0, &FromGuest::Hello { version: VERSION, min_version: MIN_VERSION });
         connection
@@ -73,6 +82,28 @@ impl Connection {
         if let Some(channel) = self.channels.get_mut(&channel) {
             channel.credit = channel.credit.saturating_sub(count as u64);
         }
+    }
+
+    /// Queues a data frame of what a descriptor gives, at most `room`, without a copy in between; returns its length.
+    pub(crate) fn send_read(
+        &mut self,
+        channel: u32,
+        kind: u8,
+        from: &OwnedFd,
+        room: usize,
+    ) -> rustix::io::Result<usize> {
+        let begin = self.queue.len();
+        self.queue.extend_from_slice(&[0; HEADER_LEN]);
+        let result = sys::read_more(from, &mut self.queue, room);
+        let length = result.unwrap_or(0);
+        match self.queue.get_mut(begin..begin + HEADER_LEN) {
+            Some(header) if length > 0 && !self.broken => {
+                header.copy_from_slice(&Header { length, kind, channel }.encode());
+                self.spend(channel, length);
+            }
+            _ => self.queue.truncate(begin),
+        }
+        result
     }
 
     /// Queues a data frame from two slices.
@@ -114,15 +145,24 @@ impl Connection {
     }
 
     /// Reads what there is into the frame reader; `false` at the end.
-    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> bool {
-        match recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
-            Ok((0, _)) => false,
-            Ok((count, _)) => {
-                self.reader.push(buffer.get(..count).unwrap_or_default());
+    pub(crate) fn receive(&mut self) -> bool {
+        let room = if self.busy { RECEIVE } else { IDLE };
+        match recv(&self.socket, spare_capacity(self.reader.buffer(room)), RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => false,
+            Ok((_, count)) => {
+                self.busy = count >= IDLE;
                 true
             }
             Err(Errno::AGAIN | Errno::INTR) => true,
             Err(_) => false,
+        }
+    }
+
+    /// Gives memory back once frames are taken and little comes: an idle connection costs nothing, and a busy one does
+    /// not ask for the same memory again and again.
+    pub(crate) fn settle(&mut self) {
+        if !self.busy {
+            self.reader.shrink();
         }
     }
 
@@ -141,8 +181,10 @@ impl Connection {
         }
         if self.sent == self.queue.len() || self.broken {
             self.sent = 0;
+            // What a frame of output needs is kept until less is sent.
+            let keep = if self.queue.len() > IDLE { QUEUE } else { IDLE };
             self.queue.clear();
-            self.queue.shrink_to(4096);
+            self.queue.shrink_to(keep);
         } else if self.sent > QUEUE {
             self.queue.drain(..self.sent);
             self.sent = 0;

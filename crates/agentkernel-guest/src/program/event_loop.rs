@@ -221,11 +221,7 @@ impl Guest {
             // Written below, with everything else.
             Source::CommandLog(_) => {}
             Source::WorkerStatus(id) => self.worker_status(id),
-            Source::WorkerOutput(id) => {
-                let mut buffer = std::mem::take(&mut self.buffer);
-                self.worker_output(id, &mut buffer);
-                self.buffer = buffer;
-            }
+            Source::WorkerOutput(id) => self.worker_output(id),
             Source::WorkerInput(id) => self.worker_writable(id),
             Source::Forward(id) => {
                 let mut buffer = std::mem::take(&mut self.buffer);
@@ -300,7 +296,7 @@ impl Guest {
     fn connection_ready(&mut self, id: u64, events: PollFlags) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if events.contains(PollFlags::IN) {
-            if connection.receive(&mut self.buffer) {
+            if connection.receive() {
                 self.frames(id);
             } else {
                 connection.broken = true;

@@ -7,29 +7,50 @@ use super::event_loop::Guest;
 use super::output::next;
 use super::ring::Stream;
 use crate::protocol::{
-    DecodeError, FromGuest, GUEST_CHANNEL, MAX_CHANNELS, MIN_VERSION, Request, ToGuest, VERSION,
+    DecodeError, FrameReader, FromGuest, GUEST_CHANNEL, MAX_CHANNELS, MIN_VERSION, Request, ToGuest, VERSION,
 };
 
 impl Guest {
     /// Handles the whole frames that a connection has received. One that breaks a rule ends it.
     pub(crate) fn frames(&mut self, id: u64) {
-        loop {
-            let Some(connection) = self.connections.get_mut(&id).filter(|it| !it.broken) else { return };
-            let frame = match connection.reader.next() {
-                Ok(Some((header, payload))) => {
-                    ToGuest::decode(header.kind, payload).map(|frame| (header.channel, frame))
-                }
-                Ok(None) => return connection.reader.shrink(),
-                Err(error) => Err(error),
-            };
-            if frame
-                .and_then(|(channel, frame)| self.frame(Route { connection: id, channel }, frame))
-                .is_err()
-                && let Some(connection) = self.connections.get_mut(&id)
-            {
-                connection.broken = true;
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        // Lent out, so that data is passed on from where it was received.
+        let mut reader = std::mem::replace(&mut connection.reader, FrameReader::new(0));
+        let taken = self.take(id, &mut reader);
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.reader = reader;
+        connection.broken |= taken.is_err();
+        connection.settle();
+    }
+
+    fn take(&mut self, id: u64, reader: &mut FrameReader) -> Result<(), DecodeError> {
+        while let Some((header, payload)) = reader.next()? {
+            let route = Route { connection: id, channel: header.channel };
+            if header.kind == ToGuest::DATA {
+                self.data(route, payload)?;
+            } else {
+                self.frame(route, ToGuest::decode(header.kind, payload)?)?;
             }
         }
+        Ok(())
+    }
+
+    fn data(&mut self, route: Route, bytes: &[u8]) -> Result<(), DecodeError> {
+        let Some(connection) = self.connections.get_mut(&route.connection) else { return Ok(()) };
+        if route.channel == 0 || connection.hello_by.is_some() {
+            return Err(DecodeError("data comes before it can be meant for anything"));
+        }
+        // It may have ended while the frame was under way.
+        let Some(channel) = connection.channels.get_mut(&route.channel) else { return Ok(()) };
+        channel.receive(bytes.len())?;
+        let used = match channel.work {
+            Work::Command(id) => self.command_data(id, route, bytes),
+            Work::Worker(id) => self.worker_data(id, bytes),
+            Work::Forward(id) => self.forward_data(id, bytes),
+            Work::Listener(_) | Work::Listing => bytes.len(),
+        };
+        self.consumed(route, used);
+        Ok(())
     }
 
     fn frame(&mut self, route: Route, frame: ToGuest) -> Result<(), DecodeError> {
@@ -67,7 +88,7 @@ impl Guest {
                 }
                 self.request(route, request);
             }
-            frame => return self.channel_frame(route, frame),
+            frame => return self.channel_frame(route, &frame),
         }
         Ok(())
     }
@@ -95,22 +116,12 @@ impl Guest {
         }
     }
 
-    fn channel_frame(&mut self, route: Route, frame: ToGuest) -> Result<(), DecodeError> {
+    fn channel_frame(&mut self, route: Route, frame: &ToGuest) -> Result<(), DecodeError> {
         let channels = self.connections.get_mut(&route.connection).map(|it| &mut it.channels);
         // It may have ended while the frame was under way.
         let Some(channel) = channels.and_then(|it| it.get_mut(&route.channel)) else { return Ok(()) };
         let work = channel.work;
-        match frame {
-            ToGuest::Data(bytes) => {
-                channel.receive(bytes.len())?;
-                let used = match work {
-                    Work::Command(id) => self.command_data(id, route, &bytes),
-                    Work::Worker(id) => self.worker_data(id, &bytes),
-                    Work::Forward(id) => self.forward_data(id, &bytes),
-                    Work::Listener(_) | Work::Listing => bytes.len(),
-                };
-                self.consumed(route, used);
-            }
+        match *frame {
             ToGuest::Eof => match work {
                 Work::Command(id) => self.command_eof(id, route),
                 Work::Worker(id) => self.worker_eof(id),
@@ -134,7 +145,8 @@ impl Guest {
                     self.command_detach(id, route);
                 }
             }
-            ToGuest::Hello { .. }
+            ToGuest::Data(_)
+            | ToGuest::Hello { .. }
             | ToGuest::Configure(_)
             | ToGuest::Ping(_)
             | ToGuest::Shutdown { .. }

@@ -196,33 +196,35 @@ impl Guest {
         self.worker_check(id);
     }
 
-    pub(crate) fn worker_output(&mut self, id: u64, buffer: &mut [u8]) {
+    pub(crate) fn worker_output(&mut self, id: u64) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let Some(output) = &worker.output else { return };
-        let route = worker.route;
-        let Some(connection) = self.connections.get_mut(&route.connection) else { return };
+        let channel = worker.route.channel;
+        let Some(connection) = self.connections.get_mut(&worker.route.connection) else { return };
         // What a part of an entry holds back is less than that.
         let held = if worker.entries.is_some() { MAX_ANSWER } else { 0 };
-        let room = connection.room(route.channel).saturating_sub(held).min(buffer.len());
-        let Some(buffer) = buffer.get_mut(..room).filter(|buffer| !buffer.is_empty()) else { return };
-        let count = match rustix::io::read(output, &mut *buffer) {
-            Err(Errno::AGAIN | Errno::INTR) => return,
-            Ok(count @ 1..) => count,
-            Ok(_) | Err(_) => {
-                worker.output = None;
-                return self.worker_check(id);
+        let room = connection.room(channel).saturating_sub(held);
+        if room == 0 {
+            return;
+        }
+        let read = match &mut worker.entries {
+            None => connection.send_read(channel, FromGuest::STDOUT, output, room),
+            Some(entries) => {
+                let read = sys::read_more(output, entries.buffer(room), room);
+                while let Ok(Some((header, payload))) = entries.next() {
+                    if let Ok(frame @ FromGuest::Entry(_)) = FromGuest::decode(header.kind, payload) {
+                        connection.send_counted(channel, &frame);
+                    }
+                }
+                read
             }
         };
-        let bytes = buffer.get(..count).unwrap_or_default();
-        if let Some(entries) = &mut worker.entries {
-            entries.push(bytes);
-            while let Ok(Some((header, payload))) = entries.next() {
-                if let Ok(frame @ FromGuest::Entry(_)) = FromGuest::decode(header.kind, payload) {
-                    connection.send_counted(route.channel, &frame);
-                }
+        match read {
+            Ok(1..) | Err(Errno::AGAIN | Errno::INTR) => {}
+            Ok(_) | Err(_) => {
+                worker.output = None;
+                self.worker_check(id);
             }
-        } else {
-            connection.send_data(route.channel, FromGuest::STDOUT, bytes, &[]);
         }
     }
 

@@ -59,11 +59,21 @@ impl FrameReader {
 
     /// Adds received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
-        if self.start > 0 {
+        self.buffer(bytes.len()).extend_from_slice(bytes);
+    }
+
+    /// Returns what received bytes are to be appended to, with room for at least so many: reading straight into it
+    /// saves a copy.
+    pub fn buffer(&mut self, room: usize) -> &mut Vec<u8> {
+        if !self.is_partial() {
+            self.buffer.clear();
+            self.start = 0;
+        } else if self.buffer.capacity() - self.buffer.len() < room {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
-        self.buffer.extend_from_slice(bytes);
+        self.buffer.reserve(room);
+        &mut self.buffer
     }
 
     /// Returns the next whole frame, `None` if more bytes are needed.

@@ -15,8 +15,9 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
+use rustix::pipe::{SpliceFlags, splice};
 
-use crate::protocol::{Failure, FailureCode, FromGuest, MAX_DATA, Request};
+use crate::protocol::{Failure, FailureCode, FromGuest, MAX_DATA, Request, WINDOW};
 
 /// Makes a failure of an error number.
 pub(crate) fn failure(errno: Errno, what: &str) -> Failure {
@@ -116,6 +117,38 @@ fn read_full(buffer: &mut [u8]) -> Result<usize, Failure> {
         }
     }
     Ok(filled)
+}
+
+/// Moves stdin into a file until the end, at most so many bytes, and returns how many it was.
+fn receive(file: &OwnedFd, most: u64) -> Result<u64, Failure> {
+    let mut moved = 0;
+    while moved < most {
+        let part = usize::try_from(most - moved).unwrap_or(usize::MAX).min(WINDOW as usize);
+        match splice(rustix::stdio::stdin(), None, file, None, part, SpliceFlags::MOVE) {
+            Ok(0) => break,
+            Ok(count) => moved += count as u64,
+            Err(Errno::INTR) => {}
+            // A file system that cannot, or a filter that does not know the call.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::PERM) => return copy(file, most, moved),
+            Err(errno) => return Err(failure(errno, "writing the file")),
+        }
+    }
+    Ok(moved)
+}
+
+fn copy(file: &OwnedFd, most: u64, mut moved: u64) -> Result<u64, Failure> {
+    let mut buffer = chunk();
+    while moved < most {
+        let part = usize::try_from(most - moved).unwrap_or(usize::MAX).min(buffer.len());
+        let part = buffer.get_mut(..part).unwrap_or_default();
+        let count = read_full(part)?;
+        write_all(file, part.get(..count).unwrap_or_default()).map_err(doing("writing the file"))?;
+        moved += count as u64;
+        if count < part.len() {
+            break;
+        }
+    }
+    Ok(moved)
 }
 
 /// Waits for the init's word that the end of stdin was the end of the data: where the init dies, its end of the pipe

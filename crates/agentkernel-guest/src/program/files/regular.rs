@@ -8,9 +8,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{
-    Place, answer, chunk, confirmed, directory, doing, place, read_full, refused, send, split, write_all,
-};
+use super::{Place, answer, chunk, confirmed, directory, doing, place, receive, refused, send, split};
 use crate::protocol::{Failure, FailureCode, FromGuest};
 
 /// Sends a file's content.
@@ -98,14 +96,7 @@ fn temporary(parent: &OwnedFd) -> Result<(OwnedFd, CString), Failure> {
 }
 
 fn fill(file: &OwnedFd, mode: u32) -> Result<(), Failure> {
-    let mut buffer = chunk();
-    loop {
-        let count = read_full(&mut buffer)?;
-        write_all(file, buffer.get(..count).unwrap_or_default()).map_err(doing("writing the file"))?;
-        if count < buffer.len() {
-            break;
-        }
-    }
+    receive(file, u64::MAX)?;
     confirmed()?;
     fchmod(file, Mode::from_raw_mode(mode)).map_err(doing("setting the file's mode"))
 }

@@ -9,7 +9,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::tar::{BLOCK, Entry, Input, Kind, bad, next, padding};
-use super::{chunk, directory, doing, failure, read_full, refused, write_all};
+use super::{chunk, directory, doing, failure, read_full, receive, refused};
 use crate::protocol::{Failure, FailureCode, MAX_PATH};
 
 /// Modes of directories that would hinder unpacking are set at the end; at most for so many.
@@ -122,15 +122,8 @@ impl Unpacker {
         clear(parent, name)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(doing("making a file"))?;
-        let mut left = entry.size;
-        while left > 0 {
-            let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
-            let part = self.buffer.get_mut(..most).unwrap_or_default();
-            if read_full(part)? < most {
-                return Err(bad("the archive is cut off"));
-            }
-            write_all(&file, part).map_err(doing("writing a file"))?;
-            left -= most as u64;
+        if receive(&file, entry.size)? < entry.size {
+            return Err(bad("the archive is cut off"));
         }
         let mut rest = [0; BLOCK];
         let rest = rest.get_mut(..padding(entry.size)).unwrap_or_default();
