@@ -1,4 +1,11 @@
 //! The conformance kit against one backend or all.
+use std::{
+    env, fs,
+    io::Write,
+    path::{self, Path, PathBuf},
+    process,
+};
+
 use anyhow::{Result, bail};
 use clap::Args;
 
@@ -17,11 +24,23 @@ pub(crate) struct Options {
     /// Only this one; it must then be there.
     #[arg(long)]
     backend: Option<String>,
-    /// Prints the verdict as JSON on stdout: an array of {name, outcome, reason}.
+    /// Prints the verdict on stdout as JSON; docs/writing-a-backend.md says what is in it.
     #[arg(long, requires = "backend")]
     json: bool,
+    /// Writes the verdict to this file as JUnit XML.
+    #[arg(long, requires = "backend", value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Writes each backend's verdict into this directory, as NAME.json and NAME.xml.
+    #[arg(long, value_name = "DIR")]
+    verdicts: Option<PathBuf>,
     /// Only trials whose name contains this.
     filter: Option<String>,
+}
+
+/// Runs the kit on every backend that is here, for their verdicts.
+pub(crate) fn every_backend(verdicts: &Path) -> Result<()> {
+    let verdicts = Some(verdicts.to_owned());
+    conformance(&Options { backend: None, json: false, junit: None, verdicts, filter: None })
 }
 
 pub(crate) fn conformance(options: &Options) -> Result<()> {
@@ -41,19 +60,26 @@ pub(crate) fn conformance(options: &Options) -> Result<()> {
         }
         // The guest beside the test, so that what is tested is what is in this tree.
         run(&mut cargo(["build", "--quiet", "--package", "agentkernel-guest"]))?;
-        let mut args = vec!["test", "--quiet", "--package", package, "--test", test, "--"];
-        args.extend(options.filter.as_deref());
-        let mut kit = cargo(args);
-        kit.env("AGENTKERNEL_REQUIRE_BACKENDS", name);
+        let mut kit = cargo(["test", "--quiet", "--package", package, "--test", test, "--"]);
+        kit.args(options.filter.as_deref()).env("AGENTKERNEL_REQUIRE_BACKENDS", name);
+        // Absolute: cargo runs a test in the directory of its package.
+        if let Some(junit) = &options.junit {
+            kit.arg("--junit").arg(path::absolute(junit)?);
+        }
+        if let Some(verdicts) = &options.verdicts {
+            kit.env("AGENTKERNEL_VERDICTS", path::absolute(verdicts)?);
+        }
         if options.json {
-            let verdict =
-                std::env::temp_dir().join(format!("agentkernel-verdict-{}.json", std::process::id()));
-            kit.env("AGENTKERNEL_CONFORMANCE_JSON", &verdict);
+            let verdict = env::temp_dir().join(format!("agentkernel-verdict-{}.json", process::id()));
+            kit.arg("--json").arg(&verdict);
             // The kit's own lines go to stderr: stdout is the verdict alone.
             let outcome = read(&mut kit);
-            let json = std::fs::read_to_string(&verdict);
-            let _gone = std::fs::remove_file(&verdict);
-            std::io::Write::write_all(&mut std::io::stdout(), json?.as_bytes())?;
+            let json = fs::read(&verdict);
+            let _gone = fs::remove_file(&verdict);
+            match json {
+                Ok(json) => std::io::stdout().write_all(&json)?,
+                Err(error) => return outcome.and(Err(error.into())),
+            }
             outcome?;
         } else {
             run(&mut kit)?;

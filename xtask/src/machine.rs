@@ -27,6 +27,17 @@ pub(crate) fn no_registry() -> Option<&'static str> {
     (!Path::new("/usr/bin/docker-registry").exists()).then_some("docker-registry is not installed")
 }
 
+/// Names the kernel and its cgroups, as far as they decide what a backend can do.
+pub(crate) fn kernel() -> String {
+    let name = read(&mut command("uname", ["-sr"])).unwrap_or_default();
+    let release = name.trim().splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
+    match (Path::new("/sys/fs/cgroup/cgroup.controllers").exists(), Path::new("/sys/fs/cgroup").exists()) {
+        (true, _) => format!("{release}, cgroup v2"),
+        (false, true) => format!("{release}, cgroup v1"),
+        (false, false) => release,
+    }
+}
+
 /// Returns whether this process is root.
 pub(crate) fn is_root() -> bool {
     read(&mut command("id", ["-u"])).is_ok_and(|id| id.trim() == "0")

@@ -1,4 +1,5 @@
 //! What contributors and CI run. One verb per file; nothing here depends on our own crates.
+mod backends;
 mod bench;
 mod conformance;
 mod fixture;
@@ -21,6 +22,8 @@ enum Verb {
     Test,
     /// Runs the conformance kit against a backend, or against every one that this machine has.
     Conformance(conformance::Options),
+    /// Writes the table of backends from the verdicts of the kit, or checks it.
+    Backends(backends::Options),
     /// Checks the structure of the workspace.
     Tidy,
     /// Measures against the peer tools, in one run, as ratios. Needs an engine and hyperfine.
@@ -32,6 +35,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Provision => provision::provision(),
         Verb::Test => test::test(),
         Verb::Conformance(options) => conformance::conformance(&options),
+        Verb::Backends(options) => backends::backends(&options),
         Verb::Tidy => tidy::tidy(),
         Verb::Bench => bench::bench(),
     }

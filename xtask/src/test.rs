@@ -2,7 +2,7 @@
 use anyhow::{Result, bail};
 
 use crate::{
-    machine,
+    backends, machine,
     process::{cargo, run, say, succeeds},
     tidy,
 };
@@ -17,11 +17,14 @@ pub(crate) fn test() -> Result<()> {
     run(cargo(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     // First, so that tests find the guest of this tree beside themselves.
     run(&mut cargo(["build", "--workspace", "--bins", "--quiet"]))?;
-    if succeeds(&mut cargo(["nextest", "--version"])) {
-        run(&mut cargo(["nextest", "run", "--workspace", "--no-fail-fast", "--status-level", "fail"]))?;
+    let verdicts = backends::fresh_directory()?;
+    let mut tests = if succeeds(&mut cargo(["nextest", "--version"])) {
+        cargo(["nextest", "run", "--workspace", "--no-fail-fast", "--status-level", "fail"])
     } else {
-        run(&mut cargo(["test", "--workspace", "--no-fail-fast", "--quiet", "--lib", "--bins", "--tests"]))?;
-    }
+        cargo(["test", "--workspace", "--no-fail-fast", "--quiet", "--lib", "--bins", "--tests"])
+    };
+    run(tests.env("AGENTKERNEL_VERDICTS", &verdicts))?;
+    backends::check(&verdicts)?;
     run(&mut cargo(["test", "--workspace", "--doc", "--quiet"]))?;
     for (what, reason) in [
         ("the Docker backend and the command on it", machine::no_docker()),

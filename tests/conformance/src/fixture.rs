@@ -34,11 +34,11 @@ impl Fixture {
     }
 
     pub(crate) fn claims(&self, capability: Capability) -> bool {
-        self.subject.capabilities.has(capability)
+        self.subject.capabilities().has(capability)
     }
 
     pub(crate) fn capabilities(&self) -> Capabilities {
-        self.subject.capabilities
+        self.subject.capabilities()
     }
 
     /// Returns a name that no other trial, process or run has.

@@ -1,15 +1,26 @@
 //! What is tested and how: the options of a run, and the two ways to run it.
-use std::{fmt, path::Path, pin::Pin, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    pin::Pin,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use agentkernel_core::{Backend, Capabilities, Error, ErrorKind, Result, SandboxConfig};
+use agentkernel_core::{Backend, Capabilities, Capability, Error, ErrorKind, Health, Result, SandboxConfig};
 use futures_util::{StreamExt, stream};
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use tokio::{runtime::Runtime, time};
+use libtest_mimic::{Arguments, Completion, Failed};
+use tokio::{
+    runtime::Runtime,
+    time::{self, Instant},
+};
 
 use crate::{
-    Outcome, Report, Verdict, panics,
+    Outcome, Verdict, panics,
+    publish::{self, Destinations},
     rule::{self, Rule},
     trial,
+    verdict::Trial,
 };
 
 /// The image that trials run in unless told otherwise.
@@ -21,8 +32,6 @@ pub const TRIAL_DEADLINE: Duration = Duration::from_secs(60);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(60);
 /// Names, with commas, of the backends that may not be skipped.
 const REQUIRED: &str = "AGENTKERNEL_REQUIRE_BACKENDS";
-/// Where the verdicts are written.
-const JSON: &str = "AGENTKERNEL_CONFORMANCE_JSON";
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Arc<dyn Backend>>> + Send>>;
 
@@ -51,7 +60,7 @@ impl fmt::Debug for Kit {
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
     pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) capabilities: Capabilities,
+    pub(crate) health: Health,
     pub(crate) config: SandboxConfig,
     pub(crate) deadline: Duration,
 }
@@ -112,9 +121,19 @@ impl Kit {
         rule::all().map(Rule::name).collect()
     }
 
+    /// Returns the names of the trials that need a capability or test the claim of it.
+    pub fn trials_of(capability: Capability) -> Vec<String> {
+        let of_it = rule::all().filter(|rule| rule.capabilities().any(|named| named == capability));
+        of_it.map(Rule::name).collect()
+    }
+
     /// Runs it with the arguments of the process, as the main function of a test without a harness.
     pub fn main(self) -> ExitCode {
-        let mut arguments = Arguments::from_args();
+        let (destinations, arguments) = match Destinations::take(std::env::args_os()) {
+            Ok(taken) => taken,
+            Err(what) => return told(&what),
+        };
+        let mut arguments = Arguments::from_iter(arguments);
         let Ok(runtime) = Runtime::new() else {
             return told("no runtime can be started");
         };
@@ -126,42 +145,50 @@ impl Kit {
         };
         arguments.test_threads.get_or_insert(self.parallel);
         let connected = Arc::new(connected);
-        let report = Arc::new(std::sync::Mutex::new(Report::default()));
+        let ended = Arc::new(Mutex::new(Vec::new()));
         let trials = rule::all().map(|rule| {
-            let (connected, report, handle) =
-                (Arc::clone(&connected), Arc::clone(&report), runtime.handle().clone());
-            Trial::ignorable_test(rule.name(), move || {
-                let verdict = handle.block_on(verdict(&connected, rule));
-                let answer = match &verdict.outcome {
+            let (connected, ended, handle) =
+                (Arc::clone(&connected), Arc::clone(&ended), runtime.handle().clone());
+            libtest_mimic::Trial::ignorable_test(rule.name(), move || {
+                let trial = handle.block_on(tried(&connected, rule));
+                let reason = trial.reason.clone().unwrap_or_default();
+                let answer = match trial.outcome {
                     Outcome::Passed => Ok(Completion::Completed),
-                    Outcome::Skipped(reason) => Ok(Completion::ignored_with(reason)),
-                    Outcome::Failed(reason) => Err(Failed::from(reason)),
+                    Outcome::Skipped => Ok(Completion::ignored_with(reason)),
+                    Outcome::Failed => Err(Failed::from(reason)),
                 };
-                report.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).verdicts.push(verdict);
+                ended.lock().unwrap_or_else(PoisonError::into_inner).push(trial);
                 answer
             })
         });
         let trials = trials.collect();
         let conclusion = libtest_mimic::run(&arguments, trials);
-        if let Some(path) = std::env::var_os(JSON)
-            && !arguments.list
+        let ended = std::mem::take(&mut *ended.lock().unwrap_or_else(PoisonError::into_inner));
+        if !arguments.list
+            && let Err(what) = destinations.write(self.verdict(&connected, ended))
         {
-            let report = report.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            if report.write_json(Path::new(&path)).is_err() {
-                return told("the verdicts cannot be written");
-            }
+            return told(&what);
         }
         runtime.shutdown_timeout(Duration::from_secs(5));
         conclusion.exit_code()
     }
 
     /// Runs the trials that `wanted` accepts by name and returns how they ended, for tests of the kit and for reports.
-    pub async fn run(&self, wanted: impl Fn(&str) -> bool) -> Report {
+    pub async fn run(&self, wanted: impl Fn(&str) -> bool) -> Verdict {
         panics::install();
         let connected = self.connected().await;
         let rules = rule::all().filter(|rule| wanted(&rule.name())).collect::<Vec<_>>();
-        let verdicts = stream::iter(rules).map(|rule| verdict(&connected, rule)).buffered(self.parallel);
-        Report { verdicts: verdicts.collect().await }
+        let trials = stream::iter(rules).map(|rule| tried(&connected, rule)).buffered(self.parallel);
+        let trials = trials.collect().await;
+        self.verdict(&connected, trials)
+    }
+
+    fn verdict(&self, connected: &Connected, trials: Vec<Trial>) -> Verdict {
+        let health = match connected {
+            Connected::Ready(subject) => Ok(&subject.health),
+            Connected::Skip(reason) | Connected::Fail(reason) => Err(reason.as_str()),
+        };
+        Verdict::new(self.backend, health, publish::run(), trials)
     }
 
     async fn connected(&self) -> Connected {
@@ -178,7 +205,7 @@ impl Kit {
         match asked {
             Ok((backend, health)) => Connected::Ready(Box::new(Subject {
                 backend,
-                capabilities: health.capabilities,
+                health,
                 config: self.config.clone(),
                 deadline: self.trial_deadline,
             })),
@@ -190,13 +217,21 @@ impl Kit {
     }
 }
 
-async fn verdict(connected: &Connected, rule: &'static Rule) -> Verdict {
-    let outcome = match connected {
+impl Subject {
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        self.health.capabilities
+    }
+}
+
+async fn tried(connected: &Connected, rule: &'static Rule) -> Trial {
+    let started = Instant::now();
+    let (outcome, reason) = match connected {
         Connected::Ready(subject) => trial::run(subject, rule).await,
-        Connected::Skip(reason) => Outcome::Skipped(reason.clone()),
-        Connected::Fail(reason) => Outcome::Failed(reason.clone()),
+        Connected::Skip(reason) => (Outcome::Skipped, Some(reason.clone())),
+        Connected::Fail(reason) => (Outcome::Failed, Some(reason.clone())),
     };
-    Verdict { name: rule.name(), outcome }
+    let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Trial::new(rule, outcome, reason, milliseconds)
 }
 
 #[expect(clippy::print_stderr, reason = "it runs in the place of a main function")]

@@ -25,7 +25,9 @@
 //!   that need an unclaimed capability are skipped, with the reason.
 //! - A backend that is [`Unavailable`](agentkernel_core::ErrorKind::Unavailable) skips everything, unless
 //!   `AGENTKERNEL_REQUIRE_BACKENDS` (names, with commas) has its name: then everything fails.
-//! - `AGENTKERNEL_CONFORMANCE_JSON=path` writes an array of `{name, outcome, reason}` there.
+//! - `--json FILE` and `--junit FILE` write the [`Verdict`] there, as JSON and as JUnit XML, whatever it is.
+//!   `AGENTKERNEL_VERDICTS=DIR` writes `DIR/NAME.json` and `DIR/NAME.xml`, also under nextest, where each trial is a
+//!   process of its own and adds itself. Relative paths start at the directory of the package, where cargo runs tests.
 //! - Commands inside are POSIX `sh` and busybox applets only. The image is `agentkernel-test` unless
 //!   [`Kit::with_config`] says otherwise: busybox as every command, `/etc/passwd` with `root` and `user` (1000:1000),
 //!   `/home/user`.
@@ -33,12 +35,14 @@
 
 pub mod fake;
 mod fixture;
+mod junit;
 mod kit;
 mod panics;
-mod report;
+mod publish;
 mod rule;
 mod suites;
 mod trial;
+mod verdict;
 mod wait;
 
 use std::{process::ExitCode, sync::Arc};
@@ -46,7 +50,7 @@ use std::{process::ExitCode, sync::Arc};
 use agentkernel_core::{Backend, Result};
 
 pub use kit::{IMAGE, Kit, TRIAL_DEADLINE};
-pub use report::{Outcome, Report, Verdict};
+pub use verdict::{CapabilityVerdict, Counts, Engine, Outcome, Standing, Trial, Verdict};
 
 /// Runs the kit with its defaults on the backend of this name, as the main function of a test without a harness.
 pub fn main<C, F>(backend: &'static str, connect: C) -> ExitCode

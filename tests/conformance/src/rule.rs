@@ -16,6 +16,8 @@ pub(crate) struct Rule {
     pub(crate) rule: &'static str,
     /// What a backend must claim for the rule to apply.
     pub(crate) needs: &'static [Capability],
+    /// The capability that it tests both ways, claimed or not.
+    pub(crate) claim: Option<Capability>,
     /// The trial.
     pub(crate) trial: fn(Fixture) -> Running,
 }
@@ -25,6 +27,11 @@ impl Rule {
     pub(crate) fn name(&self) -> String {
         let suite = self.module.rsplit("::").next().unwrap_or(self.module);
         format!("{suite}::{}", self.rule)
+    }
+
+    /// Returns the capabilities that it says something of.
+    pub(crate) fn capabilities(&self) -> impl Iterator<Item = Capability> {
+        self.needs.iter().copied().chain(self.claim)
     }
 }
 
@@ -46,6 +53,7 @@ macro_rules! rules {
             module: module_path!(),
             rule: stringify!($name),
             needs: &[$($(agentkernel_core::Capability::$needs),+)?],
+            claim: None,
             trial: |fixture| Box::pin($name(fixture)),
         }),+];
     };

@@ -9,27 +9,29 @@ use crate::{Outcome, fixture::Fixture, kit::Subject, panics, rule::Rule};
 /// How long the removal of what a trial left can take.
 const CLEANUP_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Runs the trial of a rule.
-pub(crate) async fn run(subject: &Subject, rule: &'static Rule) -> Outcome {
-    if let Some(missing) = rule.needs.iter().find(|needed| !subject.capabilities.has(**needed)) {
-        return Outcome::Skipped(format!("needs {missing}, which the backend does not claim"));
+/// Runs the trial of a rule and returns how it ended, with the reason unless it passed.
+pub(crate) async fn run(subject: &Subject, rule: &'static Rule) -> (Outcome, Option<String>) {
+    if let Some(missing) = rule.needs.iter().find(|needed| !subject.capabilities().has(**needed)) {
+        let reason = format!("needs {missing}, which the backend does not claim");
+        return (Outcome::Skipped, Some(reason));
     }
     let fixture = Fixture::new(subject.clone());
     let trial = tokio::spawn(panics::caught((rule.trial)(fixture.clone())));
     let abort = trial.abort_handle();
-    let outcome = match time::timeout(subject.deadline, trial).await {
-        Ok(Ok(Ok(()))) => Outcome::Passed,
-        Ok(Ok(Err(reason))) => Outcome::Failed(reason),
-        Ok(Err(error)) => Outcome::Failed(error.to_string()),
+    let wrong = match time::timeout(subject.deadline, trial).await {
+        Ok(Ok(Ok(()))) => None,
+        Ok(Ok(Err(reason))) => Some(reason),
+        Ok(Err(error)) => Some(error.to_string()),
         Err(_) => {
             abort.abort();
-            Outcome::Failed(format!("not done after {} s", subject.deadline.as_secs()))
+            Some(format!("not done after {} s", subject.deadline.as_secs()))
         }
     };
-    match (outcome, cleanup(&fixture).await) {
-        (Outcome::Passed, Err(reason)) => Outcome::Failed(format!("cleanup: {reason}")),
-        (outcome, _) => outcome,
-    }
+    let wrong = match (wrong, cleanup(&fixture).await) {
+        (None, Err(reason)) => Some(format!("cleanup: {reason}")),
+        (wrong, _) => wrong,
+    };
+    (if wrong.is_none() { Outcome::Passed } else { Outcome::Failed }, wrong)
 }
 
 /// Removes what the trial made, through fresh references: the handles of the trial are gone.

@@ -35,7 +35,10 @@ impl fmt::Debug for FakeBackend {
 /// What the fake's handles share.
 #[derive(Debug)]
 pub(super) struct Engine {
+    /// What it says that it can do.
     pub(super) capabilities: Capabilities,
+    /// What it can do: the same but for a bug.
+    able: Capabilities,
     pub(super) host: HostContext,
     pub(super) bug: Option<Bug>,
     pub(super) fault: Option<Fault>,
@@ -59,7 +62,16 @@ impl FakeBackend {
         let owner = Owner::new("fake-host", "fake-boot", 1, std::process::id(), 1, 0);
         let host = HostContext { cwd: "/".into(), home: None, owner };
         let (instances, next) = (Mutex::default(), AtomicU64::new(1));
-        Self { engine: Arc::new(Engine { capabilities, host, bug, fault, instances, next }) }
+        let (capabilities, able) = match bug {
+            Some(Bug::FalseClaim(capability)) => {
+                (capabilities.with(capability), capabilities.without(capability))
+            }
+            Some(Bug::UnclaimedIsNotRefused(capability)) => {
+                (capabilities.without(capability), capabilities.with(capability))
+            }
+            _ => (capabilities, capabilities),
+        };
+        Self { engine: Arc::new(Engine { capabilities, able, host, bug, fault, instances, next }) }
     }
 
     /// Returns a fake that is broken in this way, without sandboxes.
@@ -77,15 +89,16 @@ impl FakeBackend {
     /// Returns a fake with a bug, without sandboxes: for tests of the kit.
     #[must_use]
     pub fn with_bug(self, bug: Bug) -> Self {
-        let claims = match bug {
-            Bug::FalseClaim => self.engine.capabilities.with(Capability::PidsLimit),
-            _ => self.engine.capabilities,
-        };
-        Self::made(claims, Some(bug), self.engine.fault)
+        Self::made(self.engine.capabilities, Some(bug), self.engine.fault)
     }
 }
 
 impl Engine {
+    /// Returns whether it does what it would have to.
+    pub(super) fn is_able(&self, capability: Capability) -> bool {
+        self.able.has(capability)
+    }
+
     pub(super) fn find(&self, name: &SandboxName) -> Option<Arc<Instance>> {
         let instances = lock(&self.instances);
         let exact = instances.get(name);
@@ -102,9 +115,11 @@ impl Engine {
                 .with_context("backend", TYPE)
                 .with_context("image", image));
         }
-        let mut tree = image::tree();
-        tree.read_only = spec.read_only && self.bug != Some(Bug::IgnoredReadOnly);
-        tree.quota = spec.disk_mb.map(|megabytes| megabytes << 20);
+        let mut tree = image::tree(self.is_able(Capability::NetworkNone));
+        let read_only = self.is_able(Capability::ReadOnlyRoot) && self.bug != Some(Bug::IgnoredReadOnly);
+        tree.read_only = spec.read_only && read_only;
+        tree.quota =
+            spec.disk_mb.filter(|_| self.is_able(Capability::DiskLimit)).map(|megabytes| megabytes << 20);
         if self.fault == Some(Fault::DiskFull) {
             tree.quota = Some(0);
         }

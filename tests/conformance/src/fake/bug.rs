@@ -1,4 +1,5 @@
 //! Seeded bugs: a fake with one of them must not pass the kit.
+use agentkernel_core::Capability;
 
 /// A bug that a fake can be given, to test the kit itself.
 #[non_exhaustive]
@@ -40,14 +41,16 @@ pub enum Bug {
     UnpackLeavesDirectory,
     /// The stream of a command waits until everybody has closed it.
     WaitsForBackground,
-    /// Claims to limit processes and does not.
-    FalseClaim,
+    /// Claims this and does not do it.
+    FalseClaim(Capability),
+    /// Does not claim this and does not refuse it either.
+    UnclaimedIsNotRefused(Capability),
     /// A handle takes a namesake for what it made.
     TouchesNamesake,
 }
 
 impl Bug {
-    /// Every bug.
+    /// Every bug but those of claims, which come with each capability.
     pub const ALL: &'static [Self] = &[
         Self::LostExitStatus,
         Self::MergedStreams,
@@ -67,7 +70,6 @@ impl Bug {
         Self::RemoveOfAbsentFails,
         Self::UnpackLeavesDirectory,
         Self::WaitsForBackground,
-        Self::FalseClaim,
         Self::TouchesNamesake,
     ];
 }

@@ -10,10 +10,14 @@ use super::{
     shell::{List, Piece, Word},
 };
 
+/// The longest text that a script can make: its memory is ours.
+const LONGEST: usize = 16 << 20;
+
 impl Shell {
-    /// Returns a word as one text.
+    /// Returns a word as one text; one that is too long ends the shell, as running out of memory ends a real one.
     pub(super) async fn text(&mut self, word: &Word) -> Result<Vec<u8>, ExitStatus> {
-        Ok(self.fields_of(word, false).await?.join(&b' '))
+        let text = self.fields_of(word, false).await?.join(&b' ');
+        if text.len() > LONGEST { Err(ExitStatus::Code(2)) } else { Ok(text) }
     }
 
     pub(super) async fn fields(&mut self, words: &[Word]) -> Result<Vec<Vec<u8>>, ExitStatus> {
@@ -112,7 +116,7 @@ impl Shell {
         drop(copy);
         let mut all = Vec::new();
         while let Some(bytes) = reader.take(usize::MAX).await {
-            all.extend_from_slice(&bytes);
+            all.extend_from_slice(&bytes[..bytes.len().min(LONGEST - all.len())]);
         }
         self.last = code(child.ended().await);
         while all.last() == Some(&b'\n') {

@@ -12,9 +12,10 @@ pub(super) const MAGIC: &[u8] = b"\x7fagentkernel-fake\n";
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n";
 const GROUP: &str = "root:x:0:\nuser:x:1000:\n";
 const ROUTE: &str = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n";
+const DEFAULT_ROUTE: &str = "eth0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\n";
 
-/// Returns the image's file tree.
-pub(super) fn tree() -> Tree {
+/// Returns the image's file tree, as it is without a network or with one.
+pub(super) fn tree(without_network: bool) -> Tree {
     let mut tree = Tree::new();
     for directory in ["/bin", "/etc", "/home", "/home/user", "/proc/net", "/root", "/opt", "/usr/bin"] {
         let _made = tree.make_directories(directory.as_bytes(), ROOT);
@@ -27,7 +28,8 @@ pub(super) fn tree() -> Tree {
             ROOT,
         );
     }
-    for (path, content) in [("/etc/passwd", PASSWD), ("/etc/group", GROUP), ("/proc/net/route", ROUTE)] {
+    let routes = format!("{ROUTE}{}", if without_network { "" } else { DEFAULT_ROUTE });
+    for (path, content) in [("/etc/passwd", PASSWD), ("/etc/group", GROUP), ("/proc/net/route", &routes)] {
         let _made = tree.replace(path.as_bytes(), content.as_bytes().to_vec(), Some(0o644), ROOT);
     }
     let _made = tree.make_directories(b"/dev", ROOT);

@@ -2,8 +2,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use agentkernel_core::{
-    Bytes, Error, ErrorKind, ExecControl, ExecSession, ExecSpec, ExitStatus, Result, Signal, TtySize,
-    async_trait,
+    Bytes, Capability, Error, ErrorKind, ExecControl, ExecSession, ExecSpec, ExitStatus, Result, Signal,
+    TtySize, async_trait,
 };
 use tokio::time;
 
@@ -87,6 +87,9 @@ pub(super) async fn spawn(
             ErrorKind::CommandNotFound => "the program does not exist",
             _ => "the program cannot be executed",
         };
+        if !engine.is_able(Capability::TypedExit) {
+            return Error::unexpected("start command", "the command did not start", message);
+        }
         Error::new(kind, "start command", message).with_context("program", String::from_utf8_lossy(&argv[0]))
     })?;
     let ((input, to_input), (output, to_output), (errors, to_errors)) = (pipe(), pipe(), pipe());
@@ -195,7 +198,7 @@ struct Control {
 #[async_trait]
 impl ExecControl for Control {
     async fn signal(&self, signal: Signal) -> Result<()> {
-        self.engine.needs(agentkernel_core::Capability::ExecSignal, "send a signal")?;
+        self.engine.needs(Capability::ExecSignal, "send a signal")?;
         let (Some(world), Some(leader)) = (self.world.upgrade(), self.command.leader()) else {
             return Ok(());
         };
@@ -207,11 +210,11 @@ impl ExecControl for Control {
     }
 
     async fn resize(&self, _: TtySize) -> Result<()> {
-        self.engine.needs(agentkernel_core::Capability::ExecTty, "resize the terminal")
+        self.engine.needs(Capability::ExecTty, "resize the terminal")
     }
 
     async fn detach(&self) -> Result<()> {
-        self.engine.needs(agentkernel_core::Capability::ExecDetached, "detach the command")?;
+        self.engine.needs(Capability::ExecDetached, "detach the command")?;
         self.command.detached.store(true, std::sync::atomic::Ordering::SeqCst);
         Ok(())
     }

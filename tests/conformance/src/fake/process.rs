@@ -164,7 +164,10 @@ impl World {
     pub(super) fn kill_tree(&self, command: &Arc<Command>) {
         command.set_killed();
         let leader = command.leader();
-        let survives = self.bug == Some(Bug::TreeSurvivesKill);
+        let survives = matches!(
+            self.bug,
+            Some(Bug::TreeSurvivesKill | Bug::FalseClaim(agentkernel_core::Capability::KillTree))
+        );
         let of_command = |process: &Process| {
             Arc::ptr_eq(&process.command, command) && (!survives || Some(process.pid) == leader)
         };

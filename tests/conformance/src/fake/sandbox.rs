@@ -42,7 +42,7 @@ pub(super) struct FakeSandbox {
 impl Engine {
     /// Refuses what is not claimed.
     pub(super) fn needs(&self, capability: Capability, operation: &'static str) -> Result<()> {
-        if self.capabilities.has(capability) {
+        if self.is_able(capability) {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Unsupported, operation, format!("this backend has no `{capability}`"))
@@ -102,11 +102,12 @@ impl FakeSandbox {
 
 impl Drop for FakeSandbox {
     fn drop(&mut self) {
-        if !self.owns.load(Ordering::SeqCst) || self.engine.bug == Some(Bug::LeakedOnDrop) {
+        let leaks = self.engine.bug == Some(Bug::LeakedOnDrop) || !self.engine.is_able(Capability::Lease);
+        if !self.owns.load(Ordering::SeqCst) || leaks {
             return;
         }
         if let Ok(instance) = self.find("end sandbox")
-            && instance.spec.lifetime == Lifetime::Owned
+            && (instance.spec.lifetime == Lifetime::Owned || !self.engine.is_able(Capability::Persistence))
         {
             self.engine.remove(&instance);
         }

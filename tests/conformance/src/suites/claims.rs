@@ -18,6 +18,7 @@ macro_rules! claims {
             module: module_path!(),
             rule: stringify!($name),
             needs: &[],
+            claim: Some(Capability::$capability),
             trial: |fixture| Box::pin($trial(fixture, Capability::$capability)),
         }),+];
     };
@@ -37,6 +38,7 @@ claims![
     connections_are_made_or_refused: connections(Forward),
     stats_are_told_or_refused: call(Stats),
     logs_are_told_or_refused: call(Logs),
+    snapshots_are_taken_or_refused: snapshot(Snapshot),
     the_user_of_the_sandbox_is_set_or_refused: config_part(ExecUser),
     mounts_are_made_or_refused: config_part(BindMount),
     volumes_are_made_or_refused: config_part(Volume),
@@ -127,6 +129,21 @@ async fn connections(fixture: Fixture, capability: Capability) {
     let connected = sandbox.connect(9100).await.map(drop);
     let answers = [kind(listened.map(drop)), kind(connected)];
     assert_eq!(answers, [expected(&fixture, capability); 2]);
+}
+
+/// Keeping a sandbox as an image works, or there are no images, or it is refused.
+async fn snapshot(fixture: Fixture, capability: Capability) {
+    let sandbox = fixture.start().await;
+    let Some(images) = fixture.backend().images() else {
+        assert!(!fixture.claims(capability), "a snapshot is an image, and the backend has no images");
+        return;
+    };
+    let image = format!("agentkernel-snap:{}", &**sandbox.name()).parse().unwrap();
+    let committed = kind(images.commit(sandbox.name(), &image).await);
+    if committed.is_none() {
+        images.remove(&image).await.unwrap();
+    }
+    assert_eq!(committed, expected(&fixture, capability));
 }
 
 /// Returns a config that needs the capability.

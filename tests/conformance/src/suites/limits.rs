@@ -1,8 +1,8 @@
 //! Limits and restrictions, measured from inside.
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc, time::Instant};
 
 use agentkernel_core::{
-    ErrorKind, ExitStatus, Lifetime, LogOptions, Mount, Sandbox, SandboxExt, Signal, Tmpfs, Volume,
+    Cpus, ErrorKind, ExitStatus, Lifetime, LogOptions, Mount, Sandbox, SandboxExt, Signal, Tmpfs, Volume,
 };
 use futures_util::TryStreamExt;
 
@@ -15,6 +15,7 @@ use crate::{
 rules![
     a_fork_storm_is_contained[PidsLimit],
     a_sandbox_out_of_processes_can_be_stopped[PidsLimit],
+    a_processor_limit_holds_back[CpuLimit],
     memory_used_up_is_told[MemoryLimit],
     exit_137_is_not_out_of_memory[MemoryLimit],
     a_kill_is_not_out_of_memory[MemoryLimit],
@@ -63,6 +64,20 @@ async fn a_sandbox_out_of_processes_can_be_stopped(fixture: Fixture) {
     let sandbox = storm(&fixture).await;
     soon("stop returns", sandbox.stop()).await.unwrap();
     assert!(!sandbox.is_running().await.unwrap());
+}
+
+/// Tells the processor time of a busy child after 2 s, in ticks of 10 ms (fields 14 and 15 of proc_pid_stat(5)).
+const BUSY: &str = "while :; do :; done & sleep 2; read -r line </proc/$!/stat; kill -9 $!
+    set -- ${line##*) }; echo $((${12} + ${13}))";
+
+async fn a_processor_limit_holds_back(fixture: Fixture) {
+    let mut config = fixture.config();
+    config.vcpus = Some(Cpus::from_milli(100).unwrap());
+    let sandbox = fixture.start_with(&config).await;
+    let started = Instant::now();
+    let ticks = soon("the script ends", sh(&sandbox, BUSY)).await.trim().parse::<u64>().unwrap();
+    let half = started.elapsed().as_millis() / 2;
+    assert!(u128::from(ticks) * 10 < half, "{ticks} ticks in {:?} with a tenth", started.elapsed());
 }
 
 async fn small(fixture: &Fixture) -> Arc<dyn Sandbox> {

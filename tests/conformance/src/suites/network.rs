@@ -4,7 +4,7 @@ use std::{
     sync::Arc,
 };
 
-use agentkernel_core::{Duplex, ExecSession, PortMapping, Sandbox};
+use agentkernel_core::{Duplex, ExecSession, Network, PortMapping, Sandbox};
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -19,6 +19,7 @@ rules![
     without_a_network_nothing_outside_is_reached[NetworkNone],
     without_a_network_loopback_works[NetworkNone],
     no_network_is_the_default[NetworkNone],
+    with_a_network_there_is_a_route[NetworkFull],
     a_connection_reaches_a_port_inside[Forward],
     a_connection_carries_every_byte[Forward],
     closing_one_half_leaves_the_other_open[Forward],
@@ -59,6 +60,14 @@ async fn no_network_is_the_default(fixture: Fixture) {
     let sandbox = fixture.start_with(&config).await;
     let routes = sh(&sandbox, "cat /proc/net/route").await;
     assert_eq!(routes.lines().filter(|line| !line.starts_with("Iface")).count(), 0, "{routes}");
+}
+
+async fn with_a_network_there_is_a_route(fixture: Fixture) {
+    let mut config = fixture.config();
+    config.network = Some(Network::Full);
+    let sandbox = fixture.start_with(&config).await;
+    let routes = sh(&sandbox, "cat /proc/net/route").await;
+    assert_ne!(routes.lines().filter(|line| !line.starts_with("Iface")).count(), 0, "{routes}");
 }
 
 /// Starts a server inside and connects to it once it listens.
