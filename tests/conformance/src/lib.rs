@@ -31,7 +31,13 @@
 //! - Commands inside are POSIX `sh` and busybox applets only. The image is `agentkernel-test` unless
 //!   [`Kit::with_config`] says otherwise: busybox as every command, `/etc/passwd` with `root` and `user` (1000:1000),
 //!   `/home/user`.
+//!
+//! The module [`fake`] is also for tests of what is built on the contract, with faults to survive.
 #![forbid(unsafe_code)]
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/testing.md")]
+struct Testing;
 
 pub mod fake;
 mod fixture;

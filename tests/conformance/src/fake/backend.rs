@@ -14,7 +14,10 @@ use agentkernel_core::{
     VolumeStore, async_trait,
 };
 
-use super::{Bug, CAPABILITIES, Fault, TYPE, image, instance::Instance, process::lock, sandbox::FakeSandbox};
+use super::{
+    Bug, CAPABILITIES, Call, Scripted, TYPE, fault::Faults, image, instance::Instance, process::lock,
+    sandbox::FakeSandbox,
+};
 
 /// The image that the fake has.
 const IMAGE: &str = "agentkernel-test";
@@ -41,7 +44,7 @@ pub(super) struct Engine {
     able: Capabilities,
     pub(super) host: HostContext,
     pub(super) bug: Option<Bug>,
-    pub(super) fault: Option<Fault>,
+    pub(super) faults: Faults,
     instances: Mutex<BTreeMap<SandboxName, Arc<Instance>>>,
     next: AtomicU64,
 }
@@ -55,13 +58,13 @@ impl Default for FakeBackend {
 impl FakeBackend {
     /// Makes a fake without sandboxes.
     pub fn new() -> Self {
-        Self::made(CAPABILITIES, None, None)
+        Self::made(CAPABILITIES, None)
     }
 
-    fn made(capabilities: Capabilities, bug: Option<Bug>, fault: Option<Fault>) -> Self {
+    fn made(capabilities: Capabilities, bug: Option<Bug>) -> Self {
         let owner = Owner::new("fake-host", "fake-boot", 1, std::process::id(), 1, 0);
         let host = HostContext { cwd: "/".into(), home: None, owner };
-        let (instances, next) = (Mutex::default(), AtomicU64::new(1));
+        let (faults, instances, next) = (Faults::default(), Mutex::default(), AtomicU64::new(1));
         let (capabilities, able) = match bug {
             Some(Bug::FalseClaim(capability)) => {
                 (capabilities.with(capability), capabilities.without(capability))
@@ -71,25 +74,38 @@ impl FakeBackend {
             }
             _ => (capabilities, capabilities),
         };
-        Self { engine: Arc::new(Engine { capabilities, able, host, bug, fault, instances, next }) }
+        Self { engine: Arc::new(Engine { capabilities, able, host, bug, faults, instances, next }) }
     }
 
-    /// Returns a fake that is broken in this way, without sandboxes.
+    /// Adds a fault: [`inject`](Self::inject) for a fake that is being made.
     #[must_use]
-    pub fn with_fault(self, fault: Fault) -> Self {
-        Self::made(self.engine.capabilities, self.engine.bug, Some(fault))
+    pub fn with_fault(self, fault: impl Into<Scripted>) -> Self {
+        self.inject(fault);
+        self
     }
 
-    /// Returns a fake that does not claim this capability, without sandboxes.
+    /// Adds a fault, from the next call on, for every handle of this backend. Of several each strikes.
+    pub fn inject(&self, fault: impl Into<Scripted>) {
+        self.engine.faults.inject(fault.into());
+        self.engine.fill_disks();
+    }
+
+    /// Removes every fault. What is hanging goes on hanging.
+    pub fn heal(&self) {
+        self.engine.faults.heal();
+        self.engine.fill_disks();
+    }
+
+    /// Returns a fake that does not claim this capability, without sandboxes and faults.
     #[must_use]
     pub fn without(self, capability: Capability) -> Self {
-        Self::made(self.engine.capabilities.without(capability), self.engine.bug, self.engine.fault)
+        Self::made(self.engine.capabilities.without(capability), self.engine.bug)
     }
 
-    /// Returns a fake with a bug, without sandboxes: for tests of the kit.
+    /// Returns a fake with a bug, without sandboxes and faults: for tests of the kit.
     #[must_use]
     pub fn with_bug(self, bug: Bug) -> Self {
-        Self::made(self.engine.capabilities, Some(bug), self.engine.fault)
+        Self::made(self.engine.capabilities, Some(bug))
     }
 }
 
@@ -120,9 +136,7 @@ impl Engine {
         tree.read_only = spec.read_only && read_only;
         tree.quota =
             spec.disk_mb.filter(|_| self.is_able(Capability::DiskLimit)).map(|megabytes| megabytes << 20);
-        if self.fault == Some(Fault::DiskFull) {
-            tree.quota = Some(0);
-        }
+        tree.full = self.faults.fill_disks();
         if let Some(cwd) = &spec.cwd {
             let _made = tree.make_directories(cwd.as_bytes(), super::tree::ROOT);
         }
@@ -147,6 +161,11 @@ impl Engine {
         }
     }
 
+    fn fill_disks(&self) {
+        let full = self.faults.fill_disks();
+        self.all().iter().for_each(|instance| lock(&instance.tree).full = full);
+    }
+
     fn all(&self) -> Vec<Arc<Instance>> {
         lock(&self.instances).values().cloned().collect()
     }
@@ -159,6 +178,7 @@ impl Backend for FakeBackend {
     }
 
     async fn health(&self) -> Result<Health> {
+        self.engine.faults.strike(Call::Health).await?;
         let capabilities = self.engine.capabilities;
         Ok(Health { version: env!("CARGO_PKG_VERSION").to_owned(), capabilities, warnings: Vec::new() })
     }
@@ -168,6 +188,7 @@ impl Backend for FakeBackend {
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<SandboxInfo>> {
+        self.engine.faults.strike(Call::List).await?;
         let infos = self.engine.all().into_iter().map(|instance| instance.info());
         let wanted = infos.filter(|info| {
             let labeled = filter.labels.iter().all(|(name, value)| info.labels.get(name) == Some(value));
@@ -177,6 +198,7 @@ impl Backend for FakeBackend {
     }
 
     async fn reap(&self, plan: Reap) -> Result<Vec<Reaped>> {
+        self.engine.faults.strike(Call::Reap).await?;
         let expired =
             self.engine.all().into_iter().filter(|found| found.info().liveness == Liveness::Expired);
         let reaped = expired.map(|instance| {

@@ -13,7 +13,9 @@ use std::{
 use agentkernel_core::{Bytes, Error, ExecEvent, ExitStatus, Result, Stream};
 
 use super::{
+    Fault,
     bug::Bug,
+    fault::Struck,
     pipe::PipeReader,
     process::{World, lock},
 };
@@ -220,7 +222,7 @@ pub(super) struct Session {
     cursor: u64,
     passed: usize,
     attached: bool,
-    fault: Fate,
+    fate: Fate,
 }
 
 /// How the end of a session is told.
@@ -230,24 +232,38 @@ pub(super) enum Fate {
     Told,
     /// The stream breaks before it.
     Lost,
+    /// Nothing is told, ever.
+    Silent,
+}
+
+impl Fate {
+    pub(super) fn of(struck: &Struck) -> Self {
+        if struck.has(Fault::Silent) {
+            Self::Silent
+        } else if struck.has(Fault::LostExit) {
+            Self::Lost
+        } else {
+            Self::Told
+        }
+    }
 }
 
 impl Session {
     /// Makes the first session of a command.
-    pub(super) fn first(command: &Arc<Command>, world: &Arc<World>, fault: Fate) -> Self {
-        Self::new(command, world, 0, false, fault)
+    pub(super) fn first(command: &Arc<Command>, world: &Arc<World>, fate: Fate) -> Self {
+        Self::new(command, world, 0, false, fate)
     }
 
     /// Joins a command: with what is kept, or only with what comes.
-    pub(super) fn attached(command: &Arc<Command>, world: &Arc<World>, kept: bool) -> Self {
-        Self::new(command, world, if kept { 0 } else { command.end() }, true, Fate::Told)
+    pub(super) fn attached(command: &Arc<Command>, world: &Arc<World>, kept: bool, fate: Fate) -> Self {
+        Self::new(command, world, if kept { 0 } else { command.end() }, true, fate)
     }
 
-    fn new(command: &Arc<Command>, world: &Arc<World>, cursor: u64, attached: bool, fault: Fate) -> Self {
+    fn new(command: &Arc<Command>, world: &Arc<World>, cursor: u64, attached: bool, fate: Fate) -> Self {
         command.sessions.fetch_add(1, Ordering::SeqCst);
         command.wake();
         let (command, world) = (Arc::clone(command), Arc::downgrade(world));
-        Self { command, world, cursor, passed: 0, attached, fault }
+        Self { command, world, cursor, passed: 0, attached, fate }
     }
 }
 
@@ -256,11 +272,14 @@ impl Stream for Session {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        if this.fate == Fate::Silent {
+            return Poll::Pending;
+        }
         loop {
             let event = match this.command.poll_event(context, &mut this.cursor) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(event)) => event,
-                Poll::Ready(None) if this.fault == Fate::Lost => return Poll::Ready(None),
+                Poll::Ready(None) if this.fate == Fate::Lost => return Poll::Ready(None),
                 Poll::Ready(None) => match this.command.exit() {
                     Some(ExitStatus::Code(_)) if this.command.bug == Some(Bug::LostExitStatus) => {
                         ExecEvent::Exited(ExitStatus::Code(0))

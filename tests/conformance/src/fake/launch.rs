@@ -8,13 +8,14 @@ use agentkernel_core::{
 use tokio::time;
 
 use super::{
-    Bug, Fault,
+    Bug, Call, Fault,
     backend::Engine,
     command::{Command, Fate, Session},
     descriptor::Fd,
+    fault::Struck,
     image::look_up,
     instance::Instance,
-    pipe::{Input, pipe},
+    pipe::{Input, broken, pipe},
     process::{World, lock},
     program::{self, Context},
     tree::{Follow, Person, ROOT},
@@ -60,11 +61,7 @@ pub(super) async fn spawn(
     world: &Arc<World>,
     spec: &ExecSpec,
 ) -> Result<ExecSession> {
-    match engine.fault {
-        Some(Fault::Hang) => std::future::pending().await,
-        Some(Fault::Slow) => time::sleep(Duration::from_millis(500)).await,
-        _ => {}
-    }
+    let struck = engine.faults.strike(Call::Spawn).await?;
     let options = &spec.options;
     let person = person(instance, options.user.as_ref().map(|user| user.as_str()))?;
     let directory = options.cwd.as_ref().or(instance.spec.cwd.as_ref());
@@ -105,14 +102,14 @@ pub(super) async fn spawn(
     ));
     lock(&world.commands).insert(command.id, Arc::clone(&command));
     let keep = (engine.bug == Some(Bug::SwallowedEndOfInput) && options.stdin).then(|| to_input.clone());
-    let stdin = options.stdin.then_some(to_input);
+    let half = struck.has(Fault::HalfClosed);
+    let stdin = options.stdin.then_some(if half { broken() } else { to_input });
     let fds = [
         Some(if stdin.is_some() { Fd::Reader(input) } else { Fd::Null }),
         Some(Fd::Writer(to_output)),
         Some(Fd::Writer(to_errors)),
     ];
-    let fate = if engine.fault == Some(Fault::LostExit) { Fate::Lost } else { Fate::Told };
-    let session = Session::first(&command, world, fate);
+    let session = Session::first(&command, world, Fate::of(&struck));
     let of_process = Arc::clone(world);
     let leader = world.start(&command, None, None, move |process| {
         process.command.set_leader(process.pid);
@@ -126,7 +123,7 @@ pub(super) async fn spawn(
     if main {
         instance.set_main(&command);
     }
-    let (timeout, fault) = (options.timeout, engine.fault);
+    let (timeout, out_of_memory) = (options.timeout, struck.has(Fault::OutOfMemory));
     tokio::spawn(async move {
         let _kept = keep;
         let status = match timeout {
@@ -140,7 +137,7 @@ pub(super) async fn spawn(
             },
             None => leader.ended().await,
         };
-        let status = if fault == Some(Fault::OutOfMemory) { ExitStatus::OutOfMemory } else { status };
+        let status = if out_of_memory { ExitStatus::OutOfMemory } else { status };
         ending.set_exit(status);
         if main {
             of_instance.end(status.code());
@@ -177,8 +174,9 @@ pub(super) fn attach(
     world: &Arc<World>,
     command: &Arc<Command>,
     kept: bool,
+    struck: &Struck,
 ) -> ExecSession {
-    let session = Session::attached(command, world, kept);
+    let session = Session::attached(command, world, kept, Fate::of(struck));
     let control = Arc::new(Control {
         command: Arc::clone(command),
         world: Arc::downgrade(world),

@@ -14,6 +14,12 @@
 //! assert_eq!(sandbox.exec(&["echo", "hello"]).await.unwrap().stdout, "hello\n");
 //! # });
 //! ```
+//!
+//! # Faults
+//!
+//! A [`Fault`] makes it do what a real backend may do on a bad day: hang, be slow, fail, fall silent, lose the end of a
+//! command, close half of a stream, run out of memory, fill the disk; at every call or at one, always or so many times.
+#![doc = include_str!("testing.md")]
 mod applets;
 mod archive;
 mod backend;
@@ -38,7 +44,7 @@ use agentkernel_core::{BackendType, Capabilities, Capability, Isolation};
 
 pub use backend::FakeBackend;
 pub use bug::Bug;
-pub use fault::Fault;
+pub use fault::{Call, Fault, Scripted};
 
 /// The fake's type: `fake`.
 pub const TYPE: BackendType = BackendType::External("fake");

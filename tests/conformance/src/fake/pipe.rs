@@ -57,6 +57,11 @@ pub(super) fn pipe() -> (PipeReader, PipeWriter) {
     (PipeReader(Arc::clone(&shared)), PipeWriter(shared))
 }
 
+/// Makes a writer that nobody reads.
+pub(super) fn broken() -> PipeWriter {
+    pipe().1
+}
+
 impl PipeReader {
     /// Returns at most so many bytes, `None` at end-of-file.
     pub(super) fn poll_take(&self, context: &mut Context<'_>, most: usize) -> Poll<Option<Bytes>> {

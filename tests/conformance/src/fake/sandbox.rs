@@ -19,13 +19,13 @@ use futures_util::stream;
 use tokio::io::AsyncReadExt;
 
 use super::{
-    Bug, TYPE, archive,
+    Bug, Call, Fault, TYPE, archive,
     backend::Engine,
     command::no_command,
     instance::Instance,
     launch,
     loopback::Connection,
-    pipe::Input,
+    pipe::{Input, broken},
     process::{World, lock},
     tree::{All, Errno, Follow, Kind, Person, Tree, file_type},
 };
@@ -120,7 +120,8 @@ async fn all(source: Source<'_>) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-fn duplex(Connection { reader, writer }: Connection) -> Duplex {
+fn duplex(Connection { reader, writer }: Connection, half: bool) -> Duplex {
+    let writer = if half { broken() } else { writer };
     Duplex { reader: Box::pin(reader), writer: Box::pin(Input(Some(writer))) }
 }
 
@@ -143,10 +144,12 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn inspect(&self) -> Result<SandboxInfo> {
+        self.engine.faults.strike(Call::Inspect).await?;
         Ok(self.find("inspect sandbox")?.info())
     }
 
     async fn create(&self, spec: &SandboxSpec) -> Result<()> {
+        self.engine.faults.strike(Call::Create).await?;
         let instance = self.engine.create(&self.name, spec)?;
         *lock(&self.bound) = Some(instance.id.clone());
         self.owns.store(true, Ordering::SeqCst);
@@ -154,6 +157,7 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn boot(&self) -> Result<()> {
+        self.engine.faults.strike(Call::Boot).await?;
         self.find("boot sandbox")?.boot(self.engine.bug);
         Ok(())
     }
@@ -179,6 +183,7 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn commands(&self) -> Result<Vec<CommandInfo>> {
+        self.engine.faults.strike(Call::Commands).await?;
         let (_, world) = self.running("list commands")?;
         let commands = lock(&world.commands).values().cloned().collect::<Vec<_>>();
         let infos = commands.into_iter().map(|command| {
@@ -194,20 +199,23 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn attach(&self, id: &ExecId, replay: Replay) -> Result<ExecSession> {
+        let struck = self.engine.faults.strike(Call::Attach).await?;
         self.engine.needs(Capability::ExecDetached, "attach to command")?;
         let (_, world) = self.running("attach to command")?;
         let number = id.as_str().parse::<u64>().ok();
         let command = number.and_then(|number| lock(&world.commands).get(&number).cloned());
         let command = command.ok_or_else(|| no_command(id.as_str()))?;
-        Ok(launch::attach(&self.engine, &world, &command, replay == Replay::Kept))
+        Ok(launch::attach(&self.engine, &world, &command, replay == Replay::Kept, &struck))
     }
 
     async fn halt(&self, grace: Duration) -> Result<()> {
+        self.engine.faults.strike(Call::Halt).await?;
         self.find("halt sandbox")?.halt(grace).await;
         Ok(())
     }
 
     async fn remove(&self) -> Result<()> {
+        self.engine.faults.strike(Call::Remove).await?;
         match self.find("remove sandbox") {
             Ok(instance) => self.engine.remove(&instance),
             Err(error) if self.engine.bug == Some(Bug::RemoveOfAbsentFails) => return Err(error),
@@ -217,6 +225,7 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn logs(&self, options: &LogOptions) -> Result<Events<ExecEvent>> {
+        self.engine.faults.strike(Call::Logs).await?;
         self.engine.needs(Capability::Logs, "read the log")?;
         let instance = self.find("read the log")?;
         let mut kept = instance.main().map(|command| command.kept()).unwrap_or_default();
@@ -227,36 +236,41 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn stats(&self) -> Result<Stats> {
+        self.engine.faults.strike(Call::Stats).await?;
         self.engine.needs(Capability::Stats, "read the use of resources")?;
         let (_, world) = self.running("read the use of resources")?;
         Ok(Stats { pids: Some(world.processes(|_| true).len() as u64), ..Stats::default() })
     }
 
     async fn connect(&self, port: u16) -> Result<Duplex> {
+        let half = self.engine.faults.strike(Call::Connect).await?.has(Fault::HalfClosed);
         self.engine.needs(Capability::Forward, "connect")?;
         let (_, world) = self.running("connect")?;
         let refused =
             || Error::new(ErrorKind::NotFound, "connect", "nothing listens").with_context("port", port);
-        world.ports.connect(port).map(duplex).ok_or_else(refused)
+        world.ports.connect(port).map(|connection| duplex(connection, half)).ok_or_else(refused)
     }
 
     async fn listen(&self, address: SocketAddr) -> Result<Events<Duplex>> {
+        let half = self.engine.faults.strike(Call::Listen).await?.has(Fault::HalfClosed);
         self.engine.needs(Capability::Forward, "listen")?;
         let (_, world) = self.running("listen")?;
         let taken = || Error::new(ErrorKind::AlreadyExists, "listen", "the port is taken");
         let listener = world.ports.listen(address.port()).ok_or_else(taken)?;
-        Ok(Box::pin(stream::unfold(listener, |mut listener| async {
+        Ok(Box::pin(stream::unfold(listener, move |mut listener| async move {
             let connection = listener.incoming.recv().await?;
-            Some((Ok(duplex(connection)), listener))
+            Some((Ok(duplex(connection, half)), listener))
         })))
     }
 
     async fn open(&self, path: &SandboxPath) -> Result<Reader> {
+        self.engine.faults.strike(Call::Open).await?;
         let content = self.files("read file", path, |tree, person| tree.content(path.as_bytes(), person))?;
         Ok(Box::pin(std::io::Cursor::new(content.to_vec())))
     }
 
     async fn write(&self, path: &SandboxPath, options: &WriteOptions, content: Source<'_>) -> Result<()> {
+        self.engine.faults.strike(Call::Write).await?;
         let at = path.as_bytes();
         if self.engine.bug == Some(Bug::NonAtomicWrite) {
             return self.write_in_place(path, options, content).await;
@@ -281,12 +295,14 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn metadata(&self, path: &SandboxPath) -> Result<Metadata> {
+        self.engine.faults.strike(Call::Metadata).await?;
         self.files("read metadata", path, |tree, _| {
             tree.find(path.as_bytes(), Follow::No).and_then(|id| tree.metadata(id))
         })
     }
 
     async fn read_dir(&self, path: &SandboxPath) -> Result<Events<DirEntry>> {
+        self.engine.faults.strike(Call::ReadDir).await?;
         let entries = self.files("list directory", path, |tree, _| {
             let entries = tree.entries(tree.find(path.as_bytes(), Follow::Yes)?)?;
             let entries = entries.into_iter().map(|(name, id)| {
@@ -298,6 +314,7 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn create_dir(&self, path: &SandboxPath, depth: Depth) -> Result<()> {
+        self.engine.faults.strike(Call::CreateDir).await?;
         self.files("make directory", path, |tree, person| match depth {
             Depth::Recursive => tree.make_directories(path.as_bytes(), person),
             Depth::One => {
@@ -307,11 +324,13 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn remove_path(&self, path: &SandboxPath, depth: Depth) -> Result<()> {
+        self.engine.faults.strike(Call::RemovePath).await?;
         let all = if depth == Depth::Recursive { All::Yes } else { All::No };
         self.files("remove file", path, |tree, person| tree.remove(path.as_bytes(), all, person))
     }
 
     async fn pack(&self, path: &SandboxPath) -> Result<Reader> {
+        self.engine.faults.strike(Call::Pack).await?;
         self.files("pack files", path, |_, _| Ok(()))?;
         let instance = self.find("pack files")?;
         let packed = archive::pack(&lock(&instance.tree), path.as_bytes())?;
@@ -319,6 +338,7 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn unpack(&self, path: &SandboxPath, tar: Source<'_>) -> Result<()> {
+        self.engine.faults.strike(Call::Unpack).await?;
         self.files("unpack files", path, |_, _| Ok(()))?;
         let tar = all(tar).await?;
         let instance = self.find("unpack files")?;

@@ -91,6 +91,8 @@ pub(super) struct Tree {
     next: Id,
     used: u64,
     pub(super) quota: Option<u64>,
+    /// Nothing grows any more, whatever the quota.
+    pub(super) full: bool,
     pub(super) read_only: bool,
 }
 
@@ -100,7 +102,8 @@ pub(super) const WRITE: u32 = 2;
 
 impl Tree {
     pub(super) fn new() -> Self {
-        let mut tree = Self { inodes: HashMap::new(), next: TOP, used: 0, quota: None, read_only: false };
+        let mut tree =
+            Self { inodes: HashMap::new(), next: TOP, used: 0, quota: None, full: false, read_only: false };
         tree.insert(Kind::Directory(BTreeMap::new()), 0o755, ROOT, false);
         tree
     }
@@ -263,7 +266,8 @@ impl Tree {
     }
 
     fn take_space(&mut self, bytes: u64) -> Result<(), Errno> {
-        if self.quota.is_some_and(|quota| self.used + bytes > quota) {
+        let full = self.full && bytes > 0;
+        if full || self.quota.is_some_and(|quota| self.used + bytes > quota) {
             return Err(Errno::NoSpace);
         }
         self.used += bytes;
