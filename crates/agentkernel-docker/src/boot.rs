@@ -8,8 +8,8 @@ use agentkernel_host::{BootConnection, BootSocket, Configure, GuestSandbox};
 use tokio::{task::JoinHandle, time::interval};
 
 use crate::{
-    backend::Shared, create::Prepared, engine::absent_is_none, hosts, id::ContainerId, images::ImageDefaults,
-    info, peer, verify,
+    accounts, backend::Shared, create::Prepared, engine::absent_is_none, hosts, id::ContainerId,
+    images::ImageDefaults, info, peer, verify,
 };
 
 /// How often a container whose guest has not connected is looked at.
@@ -31,6 +31,7 @@ pub(crate) async fn boot(shared: &Shared, prepared: Prepared) -> Result<GuestSan
 async fn meet(shared: &Shared, prepared: Prepared) -> Result<GuestSandbox> {
     let configure = configure(&prepared)?;
     hosts::ensure(&prepared.run_dir)?;
+    accounts::check(&shared.engine, &prepared).await?;
     let control = prepared.run_dir.bind_control()?;
     let Prepared { id, boot, labels, host_config, .. } = prepared;
     let connection = connect(shared, &id, boot).await?;

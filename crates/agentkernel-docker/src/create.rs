@@ -35,6 +35,10 @@ pub(crate) struct Prepared {
     /// What the engine says that it configured.
     pub host_config: HostConfig,
     pub image: ImageDefaults,
+    /// Where something is mounted.
+    pub targets: Vec<String>,
+    /// Nothing has run in it yet.
+    pub is_first: bool,
 }
 
 /// Makes a container. If the caller goes away meanwhile, what was made is removed: a request that the engine has begun
@@ -134,6 +138,7 @@ async fn create_in(
         if let Some(error) = verify::refuse(&spec.config, &verify::made(&body, &found), "the engine") {
             return Err(error);
         }
+        let targets = info::targets(&found);
         let used = found.image.unwrap_or_default();
         // The name may have moved to another image between the two calls.
         let image = match image.filter(|image| image.id == used) {
@@ -148,6 +153,8 @@ async fn create_in(
             labels,
             host_config: found.host_config.unwrap_or_default(),
             image,
+            targets,
+            is_first: true,
         })
     };
     match checked.await {

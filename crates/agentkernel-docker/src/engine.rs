@@ -5,15 +5,18 @@ use std::{collections::HashMap, fmt, future::Future, time::Duration};
 use agentkernel_core::{Result, SandboxName};
 use bollard::{
     API_DEFAULT_VERSION, BollardRequest, Docker,
+    container::PathStatResponse,
     errors::Error as EngineError,
     models::{
         ContainerCreateBody, ContainerCreateResponse, ContainerInspectResponse, ContainerSummary, SystemInfo,
     },
     query_parameters::{
-        CreateContainerOptions, InspectContainerOptions, KillContainerOptions, ListContainersOptions,
-        RemoveContainerOptions, StartContainerOptions,
+        ContainerArchiveInfoOptions, CreateContainerOptions, DownloadFromContainerOptions,
+        InspectContainerOptions, KillContainerOptions, ListContainersOptions, RemoveContainerOptions,
+        StartContainerOptions,
     },
 };
+use futures_util::StreamExt;
 use tokio::time::timeout;
 
 use crate::{DockerConfig, endpoint::Endpoint, error, id::ContainerId, transport};
@@ -116,6 +119,27 @@ impl Engine {
     pub(crate) async fn start(&self, id: &ContainerId) -> Result<()> {
         self.order("boot sandbox", self.docker.start_container(id.as_str(), None::<StartContainerOptions>))
             .await
+    }
+
+    /// Looks at what there is at a path of a container, with its mounts in place; opens nothing there.
+    pub(crate) async fn stat_path(&self, id: &ContainerId, path: &str) -> Result<PathStatResponse> {
+        let options = ContainerArchiveInfoOptions { path: path.to_owned() };
+        self.ask("boot sandbox", self.docker.get_container_archive_info(id.as_str(), Some(options))).await
+    }
+
+    /// Returns the beginning of the archive of a path, at least 512 bytes unless it is shorter.
+    pub(crate) async fn archive_head(&self, id: &ContainerId, path: &str) -> Result<Vec<u8>> {
+        let options = DownloadFromContainerOptions { path: path.to_owned() };
+        let mut archive = self.docker.download_from_container(id.as_str(), Some(options));
+        let read = async {
+            let mut head = Vec::new();
+            while head.len() < 512 {
+                let Some(part) = archive.next().await else { break };
+                head.extend_from_slice(&part?);
+            }
+            Ok(head)
+        };
+        self.ask("boot sandbox", read).await
     }
 
     pub(crate) async fn inspect(&self, id: &ContainerId) -> Result<ContainerInspectResponse> {

@@ -72,6 +72,17 @@ impl Found {
     }
 }
 
+/// Returns where something is mounted: what was asked for, and what the image's own volumes add.
+pub(crate) fn targets(inspect: &ContainerInspectResponse) -> Vec<String> {
+    let host = inspect.host_config.as_ref();
+    let asked = host.and_then(|host| host.mounts.as_ref()).into_iter().flatten();
+    let made = inspect.mounts.iter().flatten().filter_map(|mount| mount.destination.clone());
+    let mut all = asked.filter_map(|mount| mount.target.clone()).chain(made).collect::<Vec<_>>();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
 /// Maps the engine's word for a state.
 pub(crate) fn state(state: &ContainerState) -> State {
     match state.status {

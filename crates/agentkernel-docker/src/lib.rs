@@ -38,6 +38,7 @@
 //! not shown, since it would be writable.
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod backend;
 mod boot;
 mod config;

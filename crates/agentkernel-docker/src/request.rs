@@ -24,6 +24,8 @@ pub(crate) const DEFAULT_PIDS: u32 = 2048;
 pub(crate) const DEFAULT_OPEN_FILES: u64 = 1 << 20;
 /// The size of `/dev/shm`, and of each of `/tmp` and `/run` where the root is read-only. It counts as memory.
 pub(crate) const MEMORY_FILES: i64 = 64 << 20;
+/// Where our hosts file shows.
+pub(crate) const HOSTS_TARGET: &str = "/etc/hosts";
 /// What the guest itself needs: to become the command's user, and to kill what that user started.
 const GUEST_CAPABILITIES: [&str; 3] = ["KILL", "SETGID", "SETUID"];
 
@@ -157,8 +159,8 @@ impl Plan<'_> {
             self.bind(self.guest.directory.as_path(), GUEST_BIN_DIR, true)?,
             self.bind(self.boot, BOOT_TARGET, true)?,
         ];
-        if network(self.spec) == "none" && !self.is_taken("/etc/hosts") {
-            all.push(self.bind(self.hosts, "/etc/hosts", true)?);
+        if network(self.spec) == "none" && !self.is_taken(HOSTS_TARGET) {
+            all.push(self.bind(self.hosts, HOSTS_TARGET, true)?);
         }
         for mount in &self.spec.mounts {
             all.push(self.bind(&mount.source, &mount.target, mount.read_only)?);

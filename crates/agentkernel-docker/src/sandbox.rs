@@ -105,8 +105,10 @@ impl DockerSandbox {
             id: found.id.clone(),
             run_dir,
             host_config: found.host_config(),
+            targets: info::targets(&found.inspect),
             labels: found.labels,
             image,
+            is_first: false,
         })
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use agentkernel_core::{Backend, Cpus, Error, ErrorKind, SandboxConfig, SandboxExt};
 use agentkernel_docker::DockerBackend;
-use scripted::{Answer, ID, ScriptedEngine, info};
+use scripted::{Answer, ID, ScriptedEngine, info, stat};
 use serde_json::{Value, json};
 
 /// A config with every restriction that is compared.
@@ -192,6 +192,26 @@ async fn a_start_that_fails_removes_the_container() {
     let error = start(&engine).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unexpected, "{error:?}");
     assert!(engine.requests().contains(&format!("DELETE /containers/{ID}")));
+}
+
+/// An engine that is asked to start what it would hang on, or what it does not say, never answers again.
+#[tokio::test]
+async fn what_is_not_known_to_be_a_file_is_never_started() {
+    const FIFO: u32 = 1 << 25 | 0o644;
+    let answers: [(ErrorKind, fn() -> Answer); 5] = [
+        (ErrorKind::InvalidConfig, || stat(FIFO)),
+        (ErrorKind::InvalidConfig, || Answer::Raw(b"HTTP/1.1 500 X\r\nContent-Length: 9\r\n\r\n".to_vec())),
+        (ErrorKind::Unexpected, || Answer::Raw(b"HTTP/1.1 200 X\r\nContent-Length: 0\r\n\r\n".to_vec())),
+        (ErrorKind::Timeout, || Answer::Silence),
+        (ErrorKind::Disconnected, || Answer::Close),
+    ];
+    for (kind, answer) in answers {
+        let engine = ScriptedEngine::start(move |method, _, _| (method == "HEAD").then(answer), |_| ());
+        let error = start(&engine).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error:?}");
+        assert!(engine.requests().contains(&format!("DELETE /containers/{ID}")), "{kind}");
+        assert!(!engine.requests().iter().any(|request| request.ends_with("/start")), "{kind}");
+    }
 }
 
 /// A guest that never comes ends with the deadline.

@@ -4,6 +4,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::{
@@ -158,8 +159,17 @@ fn honest(method: &str, path: &str, body: &Value, lie: &Lie, made: &Mutex<Value>
             Answer::Json(200, found)
         }
         ("DELETE", _) => Answer::Json(204, Value::Null),
+        ("HEAD", path) if path.ends_with("/archive") => stat(0o644),
         _ => Answer::Json(404, json!({"message": "not scripted"})),
     }
+}
+
+/// Says that there is a file with this mode, of the bits of Go's `fs.FileMode`.
+pub(crate) fn stat(mode: u32) -> Answer {
+    let stat =
+        json!({"name": "x", "size": 0, "mode": mode, "mtime": "1970-01-01T00:00:00Z", "linkTarget": ""});
+    let stat = BASE64_STANDARD.encode(stat.to_string());
+    Answer::Raw(format!("HTTP/1.1 200 X\r\nX-Docker-Container-Path-Stat: {stat}\r\n\r\n").into_bytes())
 }
 
 /// What an engine of this machine that can do everything says of itself.

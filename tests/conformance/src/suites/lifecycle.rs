@@ -10,7 +10,7 @@ use agentkernel_core::{
 };
 
 use crate::{
-    fixture::{Fixture, command, content, end, kind, output, read_until, script},
+    fixture::{Fixture, command, content, end, kind, output, read_until, script, sh},
     rule::rules,
     wait::{eventually, soon},
 };
@@ -26,6 +26,7 @@ rules![
     stop_of_a_detached_one_keeps_it[Persistence],
     a_stopped_one_boots_again[Persistence],
     files_survive_stop_and_boot[Persistence, Files],
+    a_command_cannot_make_the_next_boot_hang[Persistence],
     halt_of_a_stopped_one_succeeds[Persistence],
     halt_ends_commands_and_never_as_a_success,
     halt_lets_commands_end_politely[Persistence, Files],
@@ -117,6 +118,20 @@ async fn files_survive_stop_and_boot(fixture: Fixture) {
     sandbox.stop().await.unwrap();
     sandbox.boot().await.unwrap();
     assert_eq!(sandbox.read_file("/kept/file").await.unwrap(), b"content");
+}
+
+/// Whoever boots a sandbox may look up users in these files, and must not wait for somebody to write to them.
+async fn a_command_cannot_make_the_next_boot_hang(fixture: Fixture) {
+    let sandbox = fixture.start_with(&detached(&fixture)).await;
+    sh(&sandbox, "rm -f /etc/passwd /etc/group; mkfifo /etc/passwd /etc/group").await;
+    sandbox.stop().await.unwrap();
+    match soon("the boot succeeds or is refused", sandbox.boot()).await {
+        Ok(()) => assert_eq!(output(&sandbox, &command(&["true"])).await.status, ExitStatus::Code(0)),
+        Err(refused) => assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused:?}"),
+    }
+    soon("it can be looked at", sandbox.inspect()).await.unwrap();
+    soon("it can be removed", sandbox.remove()).await.unwrap();
+    assert!(!fixture.is_listed(sandbox.name()).await);
 }
 
 async fn halt_of_a_stopped_one_succeeds(fixture: Fixture) {
