@@ -4,7 +4,7 @@ use std::time::Duration;
 use agentkernel_core::{
     BackendType, Error, ErrorKind, Lifetime, Result, SandboxConfig, SandboxPath, State, User, WORKSPACE,
 };
-use agentkernel_host::{BootConnection, BootSocket, Configure, GuestSandbox};
+use agentkernel_host::{BootConnection, BootSocket, Configure, GuestSandbox, PublishedPorts};
 use tokio::{task::JoinHandle, time::interval};
 
 use crate::{
@@ -17,23 +17,30 @@ const LOOK: Duration = Duration::from_millis(250);
 /// The guest's exit code when nobody serves its boot socket.
 const EXIT_UNSERVED: i64 = 70;
 
+/// What boots a sandbox holds of it.
+#[derive(Debug)]
+pub(crate) struct Booted {
+    pub guest: GuestSandbox,
+    pub ports: PublishedPorts,
+}
+
 /// Starts a container that was made or stopped, and returns the connection to its guest once both ends agree on what
 /// was asked for. For an owned sandbox that connection is the lease.
 ///
 /// # Errors
 /// `Unsupported` naming the field that the guest finds otherwise than asked; the container runs then and must go.
-pub(crate) async fn boot(shared: &Shared, prepared: Prepared) -> Result<GuestSandbox> {
+pub(crate) async fn boot(shared: &Shared, prepared: Prepared) -> Result<Booted> {
     let name = prepared.labels.name.clone();
     let tell = |error: Error| error.with_context("sandbox", &name).with_context("backend", "docker");
     meet(shared, prepared).await.map_err(tell)
 }
 
-async fn meet(shared: &Shared, prepared: Prepared) -> Result<GuestSandbox> {
+async fn meet(shared: &Shared, prepared: Prepared) -> Result<Booted> {
     let configure = configure(&prepared)?;
     hosts::ensure(&prepared.run_dir)?;
     accounts::check(&shared.engine, &prepared).await?;
     let control = prepared.run_dir.bind_control()?;
-    let Prepared { id, boot, labels, host_config, .. } = prepared;
+    let Prepared { id, boot, labels, host_config, ports, .. } = prepared;
     let connection = connect(shared, &id, boot).await?;
     let pid = connection.peer_pid();
     if peer::check(pid, &id, || None).is_err() {
@@ -48,7 +55,8 @@ async fn meet(shared: &Shared, prepared: Prepared) -> Result<GuestSandbox> {
         client.close();
         return Err(error);
     }
-    Ok(GuestSandbox::new(client, labels.name, BackendType::Docker))
+    let ports = ports.serve(&client);
+    Ok(Booted { guest: GuestSandbox::new(client, labels.name, BackendType::Docker), ports })
 }
 
 /// Starts and accepts at once: the guest connects some 20 ms before the engine says that it started.

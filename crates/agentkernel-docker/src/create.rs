@@ -7,7 +7,7 @@ use std::{
 use agentkernel_core::{
     Capability, Error, ErrorKind, Lifetime, PullPolicy, Result, SandboxName, SandboxSpec, State,
 };
-use agentkernel_host::{BootSocket, RunDir, StateLabels};
+use agentkernel_host::{BootSocket, BoundPorts, RunDir, StateLabels};
 use bollard::models::{ContainerCreateBody, HostConfig};
 use tokio::{sync::oneshot, time::Instant};
 
@@ -39,6 +39,8 @@ pub(crate) struct Prepared {
     pub targets: Vec<String>,
     /// Nothing has run in it yet.
     pub is_first: bool,
+    /// What will lead inside.
+    pub ports: BoundPorts,
 }
 
 /// Makes a container. If the caller goes away meanwhile, what was made is removed: a request that the engine has begun
@@ -104,11 +106,12 @@ async fn create_in(
     is_abandoned: impl Fn() -> bool,
 ) -> Result<Prepared> {
     let (guest, health) = tokio::try_join!(shared.guest(), shared.health())?;
+    let ports = bind(spec).await?;
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let labels = StateLabels {
         name: name.clone(),
         run_id: run_dir.run_id().to_owned(),
-        config: without_secrets(spec),
+        config: recorded(spec, &ports),
         owner: Some(spec.owner.clone()),
         created,
         deadline: spec.time_to_live.map(|ttl| created + ttl.as_secs()),
@@ -155,6 +158,7 @@ async fn create_in(
             image,
             targets,
             is_first: true,
+            ports,
         })
     };
     match checked.await {
@@ -166,9 +170,28 @@ async fn create_in(
     }
 }
 
-/// The state keeps neither variables nor files: they may hold secrets.
-fn without_secrets(spec: &SandboxSpec) -> agentkernel_core::SandboxConfig {
+/// Binds the ports before anything is made: one that is taken is an error of the create.
+async fn bind(spec: &SandboxSpec) -> Result<BoundPorts> {
+    if spec.is_weaker(Capability::PortMapping) {
+        return BoundPorts::bind(&[]).await;
+    }
+    if !spec.ports.is_empty() && spec.lifetime == Lifetime::Detached {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "publish port",
+            "no process of ours would be left to carry its connections",
+        )
+        .with_context("field", "ports")
+        .with_context("lifetime", "detached")
+        .with_hint("publish it with a sandbox that ends with its command: `agentkernel run --publish`"));
+    }
+    BoundPorts::bind(&spec.ports).await
+}
+
+/// The state keeps neither variables nor files, which may hold secrets; and the ports as they were bound.
+fn recorded(spec: &SandboxSpec, ports: &BoundPorts) -> agentkernel_core::SandboxConfig {
     let mut config = spec.config.clone();
+    config.ports = ports.mappings();
     config.env.clear();
     config.files.clear();
     config

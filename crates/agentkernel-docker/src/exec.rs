@@ -122,6 +122,14 @@ impl DockerSandbox {
         }
     }
 
+    /// Frees the ports of the host that led inside.
+    pub(crate) async fn close_ports(&self) {
+        let ports = self.bound().ports.take();
+        if let Some(ports) = ports {
+            ports.close().await;
+        }
+    }
+
     /// Removes the container, running or not, and what is ours of it on this machine.
     pub(crate) async fn remove_now(&self) -> Result<()> {
         let known = self.bound().id.clone();
@@ -132,6 +140,7 @@ impl DockerSandbox {
         if let Some(id) = &id {
             self.shared.engine.remove(id).await.map_err(|error| error.with_context("sandbox", &self.name))?;
         }
+        self.close_ports().await;
         let (run_id, guest) = {
             let mut bound = self.bound();
             bound.owned = None;

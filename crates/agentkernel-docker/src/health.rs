@@ -17,6 +17,7 @@ pub(crate) const UPPER_BOUND: Capabilities = Capabilities::new(Isolation::Userns
     Capability::Volume,
     Capability::Tmpfs,
     Capability::Forward,
+    Capability::PortMapping,
     Capability::NetworkNone,
     Capability::NetworkFull,
     Capability::CpuLimit,

@@ -59,6 +59,7 @@ impl Found {
         info.lifetime = config.lifetime;
         info.owner = owner.clone();
         info.liveness = liveness(config.lifetime, owner.as_ref(), *deadline);
+        info.ports.clone_from(&config.ports);
         info.labels = config.labels.clone();
         let networks = self.inspect.network_settings.as_ref().and_then(|all| all.networks.as_ref());
         let addresses = networks.into_iter().flatten().filter_map(|(_, network)| network.ip_address.as_ref());

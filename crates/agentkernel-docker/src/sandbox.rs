@@ -11,12 +11,12 @@ use agentkernel_core::{
     Sandbox, SandboxInfo, SandboxName, SandboxPath, SandboxSpec, Source, State, Stats, WriteOptions,
     async_trait,
 };
-use agentkernel_host::{GuestSandbox, RunDir};
+use agentkernel_host::{BoundPorts, GuestSandbox, PublishedPorts, RunDir};
 use tokio::runtime::Handle;
 
 use crate::{
     backend::Shared,
-    boot,
+    boot::{self, Booted},
     create::{self, Prepared},
     engine::absent_is_none,
     id::ContainerId,
@@ -42,6 +42,8 @@ pub(crate) struct Bound {
     pub prepared: Option<Prepared>,
     /// The connection to its guest; the lease, if this handle is the owner.
     pub guest: Option<GuestSandbox>,
+    /// Lead inside as long as this handle lives.
+    pub ports: Option<PublishedPorts>,
     /// The sandbox ends with this handle.
     pub owned: Option<RunDir>,
 }
@@ -109,15 +111,23 @@ impl DockerSandbox {
             labels: found.labels,
             image,
             is_first: false,
+            // What is detached has none.
+            ports: BoundPorts::bind(&[]).await?,
         })
+    }
+
+    fn hold(&self, Booted { guest, ports }: Booted) {
+        let mut bound = self.bound();
+        bound.guest = Some(guest);
+        bound.ports = Some(ports);
     }
 
     /// Boots what this handle made; a failure removes it.
     async fn boot_prepared(&self, prepared: Prepared) -> Result<()> {
         let (id, run_dir) = (prepared.id.clone(), prepared.run_dir.clone());
         match boot::boot(&self.shared, prepared).await {
-            Ok(guest) => {
-                self.bound().guest = Some(guest);
+            Ok(booted) => {
+                self.hold(booted);
                 Ok(())
             }
             Err(error) => {
@@ -145,8 +155,8 @@ impl DockerSandbox {
         let prepared = self.prepare(found).await?;
         let (id, run_dir) = (prepared.id.clone(), prepared.run_dir.clone());
         match boot::boot(&self.shared, prepared).await {
-            Ok(guest) => {
-                self.bound().guest = Some(guest);
+            Ok(booted) => {
+                self.hold(booted);
                 Ok(())
             }
             Err(error) => {
@@ -256,7 +266,9 @@ impl Sandbox for DockerSandbox {
     }
 
     async fn halt(&self, grace: Duration) -> Result<()> {
-        self.halt_within(grace).await
+        self.halt_within(grace).await?;
+        self.close_ports().await;
+        Ok(())
     }
 
     async fn remove(&self) -> Result<()> {

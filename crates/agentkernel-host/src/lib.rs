@@ -4,6 +4,7 @@
 //! - [`GuestSandbox`] is the exec and file half of [`agentkernel_core::Sandbox`], written once over a client.
 //! - [`RunDir`], [`BootSocket`] and [`ControlSocket`] are how host and guest find each other on one kernel.
 //! - [`find_guest`] finds the guest's program and lays it out so that it can be mounted.
+//! - [`BoundPorts`] lead from ports of the host to ports inside.
 //! - [`StateLabels`] is what is kept with the engine's object; [`host_context`] and [`liveness`] are the owner.
 #![forbid(unsafe_code)]
 
@@ -18,6 +19,7 @@ mod forward;
 mod labels;
 mod owner;
 mod program;
+mod publish;
 mod run_dir;
 mod sandbox;
 mod stream;
@@ -28,5 +30,6 @@ pub use client::{GuestClient, HELLO_DEADLINE, REQUEST_DEADLINE};
 pub use labels::StateLabels;
 pub use owner::{host_context, liveness};
 pub use program::{GUEST_BIN_DIR, GuestProgram, find_guest, offer_own_executable};
+pub use publish::{BoundPorts, PublishedPorts};
 pub use run_dir::{BOOT_TARGET, RunDir};
 pub use sandbox::GuestSandbox;

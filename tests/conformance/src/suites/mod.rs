@@ -13,6 +13,7 @@ mod lifecycle;
 mod limits;
 mod network;
 mod ownership;
+mod ports;
 mod stdin;
 mod stream;
 mod trees;
@@ -33,6 +34,7 @@ pub(crate) const ALL: &[&[Rule]] = &[
     directories::RULES,
     archives::RULES,
     network::RULES,
+    ports::RULES,
     limits::RULES,
     errors::RULES,
     concurrency::RULES,

@@ -1,17 +1,14 @@
 //! Networks: what is closed is closed, and connections go in and out where they are asked for.
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-};
+use std::{net::Ipv4Addr, sync::Arc};
 
-use agentkernel_core::{Duplex, ExecSession, Network, PortMapping, Sandbox};
+use agentkernel_core::{Duplex, ExecSession, Network, Sandbox};
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     fixture::{Fixture, output, pattern, script, sh},
     rule::rules,
-    wait::{SOON, soon},
+    wait::soon,
 };
 
 rules![
@@ -28,8 +25,6 @@ rules![
     a_dropped_connection_ends_inside[Forward],
     a_listener_gets_what_connects_inside[Forward],
     a_dropped_listener_listens_no_more[Forward],
-    a_published_port_leads_inside[PortMapping],
-    a_published_port_is_bound_to_loopback[PortMapping],
 ];
 
 async fn without_a_network_there_is_no_route(fixture: Fixture) {
@@ -176,40 +171,4 @@ async fn a_dropped_listener_listens_no_more(fixture: Fixture) {
         }
     };
     drop(soon("the port is free again", again).await);
-}
-
-async fn publish(fixture: &Fixture) -> (Arc<dyn Sandbox>, ExecSession, PortMapping) {
-    let mut config = fixture.config();
-    config.ports = vec![PortMapping { address: None, host: 0, sandbox: 8080 }];
-    let sandbox = fixture.start_with(&config).await;
-    let text = "while :; do nc -l -p 8080 -e echo hello; done";
-    let server = sandbox.spawn(&script(text)).await.unwrap();
-    let published = sandbox.inspect().await.unwrap().ports[0];
-    (sandbox, server, published)
-}
-
-async fn a_published_port_leads_inside(fixture: Fixture) {
-    let (_sandbox, _server, published) = publish(&fixture).await;
-    let reached = tokio::task::spawn_blocking(move || {
-        let end = std::time::Instant::now() + SOON;
-        loop {
-            let mut text = String::new();
-            let read = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, published.host))
-                .and_then(|mut stream| std::io::Read::read_to_string(&mut stream, &mut text));
-            if read.is_ok() && text == "hello\n" {
-                return true;
-            }
-            if std::time::Instant::now() > end {
-                return false;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-    });
-    assert!(reached.await.unwrap());
-}
-
-async fn a_published_port_is_bound_to_loopback(fixture: Fixture) {
-    let (_sandbox, _server, published) = publish(&fixture).await;
-    let address = published.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    assert!(address.is_loopback() && published.host != 0);
 }

@@ -1,0 +1,134 @@
+//! Published ports: this process listens on the host, and the guest carries each connection to a port inside. So they
+//! need no network in the sandbox, and end with this process.
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use agentkernel_core::{Error, ErrorKind, PortMapping, Result};
+use rustix::net::sockopt::set_socket_linger;
+use tokio::{
+    io::{copy_bidirectional_with_sizes, join},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+};
+
+use crate::{GuestClient, forward};
+
+/// How many connections are carried at once: the client has channels left for everything else. More wait in the
+/// listeners' queues.
+const MAX_CARRIED: usize = 128;
+/// How much is moved at once, in bytes.
+const CHUNK: usize = 64 << 10;
+/// The pause after a connection could not be accepted, as when descriptors have run out.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Ports of the host that are bound, and lead nowhere yet.
+#[derive(Debug)]
+pub struct BoundPorts(Vec<(TcpListener, PortMapping)>);
+
+impl BoundPorts {
+    /// Binds all, or none. The address is 127.0.0.1 unless another is given.
+    ///
+    /// # Errors
+    /// `Conflict` for a port that is taken, `PermissionDenied` for one that this user may not have, `InvalidConfig` for an
+    /// address that this host has not.
+    pub async fn bind(ports: &[PortMapping]) -> Result<Self> {
+        let mut bound = Vec::new();
+        for port in ports {
+            let address = SocketAddr::new(port.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port.host);
+            let refuse = |error| refused(error, address);
+            let listener = TcpListener::bind(address).await.map_err(refuse)?;
+            let host = listener.local_addr().map_err(refuse)?.port();
+            bound.push((listener, PortMapping { host, ..*port }));
+        }
+        Ok(Self(bound))
+    }
+
+    /// Returns the mappings with the host's ports that were chosen.
+    pub fn mappings(&self) -> Vec<PortMapping> {
+        self.0.iter().map(|(_, port)| *port).collect()
+    }
+
+    /// Leads them inside, until the result is dropped.
+    pub fn serve(self, client: &GuestClient) -> PublishedPorts {
+        let mut tasks = JoinSet::new();
+        let places = Arc::new(Semaphore::new(MAX_CARRIED));
+        for (listener, port) in self.0 {
+            tasks.spawn(serve(listener, port.sandbox, client.clone(), Arc::clone(&places)));
+        }
+        PublishedPorts { tasks }
+    }
+}
+
+/// Ports that lead into a sandbox. Dropping it closes them, and what they carry.
+#[derive(Debug)]
+pub struct PublishedPorts {
+    tasks: JoinSet<()>,
+}
+
+impl PublishedPorts {
+    /// Closes them, and waits until they are free.
+    pub async fn close(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+fn refused(error: io::Error, address: SocketAddr) -> Error {
+    let (kind, message, hint) = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            (ErrorKind::Conflict, "the port is taken", "choose another port, or 0 to have one chosen")
+        }
+        io::ErrorKind::PermissionDenied => {
+            (ErrorKind::PermissionDenied, "this user may not listen there", "choose a port above 1023")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            (ErrorKind::InvalidConfig, "the address is not this host's", "see `ip address`")
+        }
+        _ => (ErrorKind::Unexpected, "the host refused to listen", "choose another address or port"),
+    };
+    Error::new(kind, "publish port", message)
+        .with_context("address", address)
+        .with_hint(hint)
+        .with_source(error)
+}
+
+async fn serve(listener: TcpListener, port: u16, client: GuestClient, places: Arc<Semaphore>) {
+    let mut carried = JoinSet::new();
+    while !client.is_closed() {
+        // Before the accept, so that who has no place waits where the kernel bounds the queue.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let client = client.clone();
+                carried.spawn(async move {
+                    carry(stream, port, &client).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, port, "a connection to a published port was not accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        while carried.try_join_next().is_some() {}
+    }
+}
+
+/// Carries one connection until both directions have ended; each may end before the other.
+async fn carry(mut stream: TcpStream, port: u16, client: &GuestClient) {
+    stream.set_nodelay(true).ok();
+    let carried = async {
+        let inside = forward::connect(client, port).await?;
+        let mut inside = join(inside.reader, inside.writer);
+        copy_bidirectional_with_sizes(&mut stream, &mut inside, CHUNK, CHUNK).await.map_err(Error::from)
+    };
+    if let Err(error) = carried.await {
+        tracing::debug!(%error, port, "a connection to a published port broke off");
+        // Reset, so that it does not look like an end.
+        set_socket_linger(&stream, Some(Duration::ZERO)).ok();
+    }
+}
