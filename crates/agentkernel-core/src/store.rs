@@ -4,7 +4,7 @@ use std::fmt;
 use async_trait::async_trait;
 use serde::Serialize;
 
-use crate::{Events, ImageRef, Result, SandboxName, Source, VolumeName};
+use crate::{Events, ImageRef, Result, SandboxConfig, SandboxName, Source, VolumeName};
 
 /// The images of a backend.
 #[async_trait]
@@ -28,7 +28,12 @@ pub trait ImageStore: fmt::Debug + Send + Sync {
     /// Removes an image's name, and the image with its last name.
     async fn remove(&self, image: &ImageRef) -> Result<()>;
 
-    /// Keeps a sandbox's file system as an image. Requires [`Capability::Snapshot`](crate::Capability::Snapshot).
+    /// Keeps a sandbox's file system as an image, with the config of the sandbox: [`ImageInfo::config`] brings it back.
+    /// Mounts, volumes and tmpfs are no part of the image, and commands stand still meanwhile.
+    /// Requires [`Capability::Snapshot`](crate::Capability::Snapshot).
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such sandbox, `AlreadyExists` if an image has the name.
     async fn commit(&self, sandbox: &SandboxName, name: &ImageRef) -> Result<ImageInfo>;
 }
 
@@ -56,12 +61,15 @@ pub struct ImageInfo {
     pub size: u64,
     /// Creation, in seconds since 1970.
     pub created: i64,
+    /// Of a snapshot that was taken on this machine, and only as [`ImageStore::inspect`] tells it: the config that its
+    /// sandbox had, without variables, which are the image's own now, and without files, which are in it.
+    pub config: Option<Box<SandboxConfig>>,
 }
 
 impl ImageInfo {
     /// Makes an info from what every backend knows.
     pub fn new(name: impl Into<String>, id: impl Into<String>) -> Self {
-        Self { name: name.into(), id: id.into(), digest: None, size: 0, created: 0 }
+        Self { name: name.into(), id: id.into(), digest: None, size: 0, created: 0, config: None }
     }
 }
 

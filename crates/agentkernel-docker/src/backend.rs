@@ -58,10 +58,11 @@ impl DockerBackend {
         let endpoint = endpoint::resolve(config.endpoint.as_deref(), &Surroundings::of_this_process())?;
         let key = endpoint.key();
         let engine = Engine::new(endpoint, config)?;
+        let host = host_context()?;
         let shared = Shared {
-            images: DockerImages::new(engine.clone()),
+            images: DockerImages::new(engine.clone(), host.owner.clone()),
             volumes: DockerVolumes::new(engine.clone()),
-            host: host_context()?,
+            host,
             engine,
             key,
             health: OnceCell::new(),

@@ -89,7 +89,7 @@ impl Engine {
         self.within(self.config.boot_timeout, operation, call).await
     }
 
-    async fn within<T>(
+    pub(crate) async fn within<T>(
         &self,
         deadline: Duration,
         operation: &'static str,

@@ -30,6 +30,7 @@ pub(crate) const UPPER_BOUND: Capabilities = Capabilities::new(Isolation::Userns
     Capability::SyscallFilter,
     Capability::Lease,
     Capability::Persistence,
+    Capability::Snapshot,
     Capability::Logs,
     Capability::Stats,
 ]);

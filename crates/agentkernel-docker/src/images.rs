@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use agentkernel_core::{
-    Error, ErrorKind, Events, ImageInfo, ImageRef, ImageStore, Progress, Result, SandboxName, Source,
+    Error, ErrorKind, Events, ImageInfo, ImageRef, ImageStore, Owner, Progress, Result, SandboxName, Source,
     async_trait,
 };
 use bollard::{
@@ -13,13 +13,15 @@ use futures_util::StreamExt;
 
 use crate::{
     engine::{Engine, absent_is_none},
-    error, import, pull,
+    error, import, pull, snapshot,
 };
 
 /// The images of an engine.
 #[derive(Debug, Clone)]
 pub(crate) struct DockerImages {
     engine: Engine,
+    /// This process, to know what was made on this machine.
+    owner: Owner,
 }
 
 /// What commands get from the image if the config says nothing.
@@ -31,8 +33,8 @@ pub(crate) struct ImageDefaults {
 }
 
 impl DockerImages {
-    pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine }
+    pub(crate) fn new(engine: Engine, owner: Owner) -> Self {
+        Self { engine, owner }
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -107,6 +109,8 @@ impl ImageStore for DockerImages {
         info.digest = digest_of(&found.repo_digests.unwrap_or_default(), image.name());
         info.size = found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
         info.created = found.created.as_deref().and_then(seconds).unwrap_or_default();
+        let labels = found.config.as_ref().and_then(|config| config.labels.as_ref());
+        info.config = snapshot::config(labels, image, &self.owner).map(Box::new);
         Ok(Some(info))
     }
 
@@ -159,15 +163,8 @@ impl ImageStore for DockerImages {
         }
     }
 
-    async fn commit(&self, sandbox: &SandboxName, _: &ImageRef) -> Result<ImageInfo> {
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            "keep sandbox as image",
-            "this backend cannot do `snapshot` yet",
-        )
-        .with_context("sandbox", sandbox)
-        .with_context("backend", "docker")
-        .with_hint("copy what is to be kept out of it: agentkernel cp"))
+    async fn commit(&self, sandbox: &SandboxName, name: &ImageRef) -> Result<ImageInfo> {
+        snapshot::commit(self, sandbox, name).await
     }
 }
 

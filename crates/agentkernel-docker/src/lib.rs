@@ -60,6 +60,7 @@ mod pull;
 mod reap;
 mod request;
 mod sandbox;
+mod snapshot;
 mod transport;
 mod verify;
 mod volumes;

@@ -38,7 +38,6 @@ rules![
     stats_tell_something[Stats],
     logs_are_kept_after_the_end[Logs, Persistence],
     the_last_lines_of_a_log_can_be_asked_for[Logs, Persistence],
-    a_snapshot_keeps_files[Snapshot, Files],
 ];
 
 const STORM: &str = "i=0; while [ $i -lt 200 ]; do sleep 1000 & i=$((i+1)); done; echo all";
@@ -292,19 +291,4 @@ async fn the_last_lines_of_a_log_can_be_asked_for(fixture: Fixture) {
     let sandbox = logged(&fixture, "seq 1 100").await;
     let options = LogOptions { tail: Some(2), ..LogOptions::default() };
     assert_eq!(log(&sandbox, &options).await, b"99\n100\n");
-}
-
-async fn a_snapshot_keeps_files(fixture: Fixture) {
-    let images = fixture.backend().images().expect("snapshots are images");
-    let sandbox = fixture.start().await;
-    sandbox.write_file("/kept/file", b"content").await.unwrap();
-    let image = format!("agentkernel-snap:{}", &**sandbox.name()).parse().unwrap();
-    images.commit(sandbox.name(), &image).await.unwrap();
-    let mut config = fixture.config();
-    config.image = Some(image.to_string());
-    let restored = fixture.start_with(&config).await;
-    let seen = restored.read_file("/kept/file").await;
-    restored.remove().await.unwrap();
-    images.remove(&image).await.unwrap();
-    assert_eq!(seen.unwrap(), b"content");
 }

@@ -14,6 +14,7 @@ mod limits;
 mod network;
 mod ownership;
 mod ports;
+mod snapshots;
 mod stdin;
 mod stream;
 mod trees;
@@ -36,6 +37,7 @@ pub(crate) const ALL: &[&[Rule]] = &[
     network::RULES,
     ports::RULES,
     limits::RULES,
+    snapshots::RULES,
     errors::RULES,
     concurrency::RULES,
     ownership::RULES,
