@@ -2,6 +2,7 @@
 mod backends;
 mod bench;
 mod conformance;
+mod downstream;
 mod fixture;
 mod hyperfine;
 mod machine;
@@ -24,6 +25,8 @@ enum Verb {
     Conformance(conformance::Options),
     /// Writes the table of backends from the verdicts of the kit, or checks it.
     Backends(backends::Options),
+    /// Builds and runs the crates of tests/downstream, and counts what they depend on.
+    Downstream,
     /// Checks the structure of the workspace.
     Tidy,
     /// Measures against the peer tools, in one run, as ratios. Needs an engine and hyperfine.
@@ -36,6 +39,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Test => test::test(),
         Verb::Conformance(options) => conformance::conformance(&options),
         Verb::Backends(options) => backends::backends(&options),
+        Verb::Downstream => downstream::downstream(),
         Verb::Tidy => tidy::tidy(),
         Verb::Bench => bench::bench(),
     }

@@ -2,7 +2,7 @@
 use anyhow::{Result, bail};
 
 use crate::{
-    backends, machine,
+    backends, downstream, machine,
     process::{cargo, run, say, succeeds},
     tidy,
 };
@@ -26,6 +26,7 @@ pub(crate) fn test() -> Result<()> {
     run(tests.env("AGENTKERNEL_VERDICTS", &verdicts))?;
     backends::check(&verdicts)?;
     run(&mut cargo(["test", "--workspace", "--doc", "--quiet"]))?;
+    downstream::downstream()?;
     for (what, reason) in [
         ("the Docker backend and the command on it", machine::no_docker()),
         ("pulling images", machine::no_registry()),
