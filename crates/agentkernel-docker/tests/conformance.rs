@@ -5,12 +5,18 @@ mod guest;
 
 use std::{process::ExitCode, sync::Arc};
 
+use agentkernel_conformance::Kit;
 use agentkernel_core::Backend;
 use agentkernel_docker::DockerBackend;
 
 fn main() -> ExitCode {
-    agentkernel_conformance::main("docker", || async {
+    let kit = Kit::new("docker", || async {
+        guest::built();
         let backend: Arc<dyn Backend> = DockerBackend::connect(guest::config()).await?;
         Ok(backend)
-    })
+    });
+    // Known before it is built: a list of the trials needs no build.
+    let test = std::env::current_exe().unwrap();
+    let programs = test.ancestors().nth(2).unwrap();
+    kit.with_intruder(programs.join("agentkernel-intruder")).main()
 }

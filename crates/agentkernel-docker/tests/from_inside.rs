@@ -13,7 +13,7 @@ mod real;
 
 use std::sync::Arc;
 
-use agentkernel_core::{Backend, Lifetime, Mount, Sandbox, SandboxExt};
+use agentkernel_core::{Backend, Lifetime, Mount, Sandbox, SandboxExt, WriteOptions};
 use real::{engine, name, sandbox};
 
 /// A sandbox whose commands are root and have this machine's own programs.
@@ -70,6 +70,14 @@ async fn root_inside_cannot_trace_the_guest_or_read_it() {
     for file in ["mem", "environ", "fd/0", "root/etc/passwd", "cwd/etc/passwd", "maps"] {
         is_refused(&*sandbox, &format!("head -c 1 /proc/1/{file} | grep -q .")).await;
     }
+    let intruder = std::fs::read(guest::built().join("agentkernel-intruder")).unwrap();
+    let options = WriteOptions { mode: Some(0o755), ..WriteOptions::default() };
+    sandbox.write(&"/intruder".parse().unwrap(), &options, &mut intruder.as_slice()).await.unwrap();
+    for process in ["1", "$PPID"] {
+        is_refused(&*sandbox, &format!("/intruder seize {process}")).await;
+    }
+    let own_child = "sleep 1000 & /intruder seize $!; seized=$?; kill -KILL $!; exit $seized";
+    assert_eq!(sandbox.exec(&["sh", "-c", own_child]).await.unwrap().exit_code, 0);
 }
 
 #[tokio::test]

@@ -61,6 +61,12 @@ impl Fixture {
         self.names.lock().unwrap().clone()
     }
 
+    /// Returns the program of the intruder.
+    pub(crate) fn intruder(&self) -> Vec<u8> {
+        let program = self.subject.intruder.as_ref().expect("without it, the trial is skipped");
+        std::fs::read(program).expect("the intruder can be read")
+    }
+
     /// Returns the least config: the image, no network where the backend can.
     pub(crate) fn config(&self) -> SandboxConfig {
         let mut config = self.subject.config.clone();

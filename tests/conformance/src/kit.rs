@@ -1,6 +1,7 @@
 //! What is tested and how: the options of a run, and the two ways to run it.
 use std::{
     fmt,
+    path::PathBuf,
     pin::Pin,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -41,6 +42,7 @@ pub struct Kit {
     backend: &'static str,
     connect: Arc<dyn Fn() -> Connecting + Send + Sync>,
     config: SandboxConfig,
+    intruder: Option<PathBuf>,
     trial_deadline: Duration,
     parallel: usize,
 }
@@ -62,6 +64,7 @@ pub(crate) struct Subject {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) health: Health,
     pub(crate) config: SandboxConfig,
+    pub(crate) intruder: Option<PathBuf>,
     pub(crate) deadline: Duration,
 }
 
@@ -83,6 +86,7 @@ impl Kit {
             backend,
             connect: Arc::new(move || Box::pin(connect())),
             config: SandboxConfig::new(IMAGE),
+            intruder: None,
             trial_deadline: TRIAL_DEADLINE,
             parallel: 4,
         }
@@ -99,6 +103,14 @@ impl Kit {
     #[must_use]
     pub fn with_config(mut self, config: SandboxConfig) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Sets the program that plays the intruder in the suite `hostile`, which is skipped without it: package
+    /// `agentkernel-intruder` of this repository, built static for what the sandboxes run on.
+    #[must_use]
+    pub fn with_intruder(mut self, program: impl Into<PathBuf>) -> Self {
+        self.intruder = Some(program.into());
         self
     }
 
@@ -207,6 +219,7 @@ impl Kit {
                 backend,
                 health,
                 config: self.config.clone(),
+                intruder: self.intruder.clone(),
                 deadline: self.trial_deadline,
             })),
             Err(error) if error.kind() == ErrorKind::Unavailable && !required => {

@@ -31,6 +31,7 @@
 //! - Commands inside are POSIX `sh` and busybox applets only. The image is `agentkernel-test` unless
 //!   [`Kit::with_config`] says otherwise: busybox as every command, `/etc/passwd` with `root` and `user` (1000:1000),
 //!   `/home/user`.
+//! - The suite `hostile` needs a program that no shell can replace, and is skipped without it: [`Kit::with_intruder`].
 //!
 //! The module [`fake`] is also for tests of what is built on the contract, with faults to survive.
 #![forbid(unsafe_code)]

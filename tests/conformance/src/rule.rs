@@ -25,8 +25,16 @@ pub(crate) struct Rule {
 impl Rule {
     /// Returns `suite::rule`.
     pub(crate) fn name(&self) -> String {
-        let suite = self.module.rsplit("::").next().unwrap_or(self.module);
-        format!("{suite}::{}", self.rule)
+        format!("{}::{}", self.suite(), self.rule)
+    }
+
+    fn suite(&self) -> &'static str {
+        self.module.rsplit("::").next().unwrap_or(self.module)
+    }
+
+    /// Returns whether its trial runs the intruder.
+    pub(crate) fn needs_intruder(&self) -> bool {
+        self.suite() == "hostile"
     }
 
     /// Returns the capabilities that it says something of.

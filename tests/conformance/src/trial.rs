@@ -15,6 +15,10 @@ pub(crate) async fn run(subject: &Subject, rule: &'static Rule) -> (Outcome, Opt
         let reason = format!("needs {missing}, which the backend does not claim");
         return (Outcome::Skipped, Some(reason));
     }
+    if rule.needs_intruder() && subject.intruder.is_none() {
+        let reason = "needs a program that plays the intruder: see `Kit::with_intruder`";
+        return (Outcome::Skipped, Some(reason.to_owned()));
+    }
     let fixture = Fixture::new(subject.clone());
     let trial = tokio::spawn(panics::caught((rule.trial)(fixture.clone())));
     let abort = trial.abort_handle();

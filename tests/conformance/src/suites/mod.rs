@@ -9,6 +9,7 @@ mod env;
 mod errors;
 mod exec;
 mod files;
+mod hostile;
 mod lifecycle;
 mod limits;
 mod network;
@@ -41,5 +42,6 @@ pub(crate) const ALL: &[&[Rule]] = &[
     errors::RULES,
     concurrency::RULES,
     ownership::RULES,
+    hostile::RULES,
     claims::RULES,
 ];

@@ -1,0 +1,34 @@
+//! What a hostile command does inside a sandbox that no shell can. The conformance kit writes this program into a
+//! sandbox and runs it there.
+//!
+//! - `lease PATH…`: puts a file of its own at each path and takes a lease on it: whoever opens it without
+//!   `O_NONBLOCK` waits until the kernel breaks the lease, 45 s by default.
+//! - `seize [PID]`: traces that process, or again and again every process that it can, and never waits for any: what a
+//!   tracer does not wait for, no parent can.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "that is how it tells the kit how far it is")]
+
+#[cfg(target_os = "linux")]
+mod lease;
+#[cfg(target_os = "linux")]
+mod seize;
+#[cfg(target_os = "linux")]
+mod sys;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = std::env::args().skip(1).collect::<Vec<_>>();
+    let arguments = arguments.iter().map(String::as_str).collect::<Vec<_>>();
+    match arguments.as_slice() {
+        #[cfg(target_os = "linux")]
+        ["lease", paths @ ..] => lease::hold(paths),
+        #[cfg(target_os = "linux")]
+        ["seize"] => seize::everything(),
+        #[cfg(target_os = "linux")]
+        ["seize", pid] => seize::one(pid),
+        _ => {
+            eprintln!("usage: agentkernel-intruder lease PATH… | seize [PID], on Linux");
+            ExitCode::from(2)
+        }
+    }
+}
