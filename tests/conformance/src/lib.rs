@@ -40,6 +40,10 @@
 #[doc = include_str!("../../../docs/testing.md")]
 struct Testing;
 
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/writing-a-backend.md")]
+struct WritingABackend;
+
 pub mod fake;
 mod fixture;
 mod junit;
