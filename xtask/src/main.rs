@@ -4,6 +4,7 @@ mod bench;
 mod conformance;
 mod downstream;
 mod fixture;
+mod fuzz;
 mod hyperfine;
 mod machine;
 mod process;
@@ -27,6 +28,8 @@ enum Verb {
     Backends(backends::Options),
     /// Builds and runs the crates of tests/downstream, and counts what they depend on.
     Downstream,
+    /// Searches for inputs that break what reads foreign bytes. Needs a C++ compiler.
+    Fuzz(fuzz::Options),
     /// Checks the structure of the workspace.
     Tidy,
     /// Measures against the peer tools, in one run, as ratios. Needs an engine and hyperfine.
@@ -40,6 +43,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Conformance(options) => conformance::conformance(&options),
         Verb::Backends(options) => backends::backends(&options),
         Verb::Downstream => downstream::downstream(),
+        Verb::Fuzz(options) => fuzz::fuzz(&options),
         Verb::Tidy => tidy::tidy(),
         Verb::Bench => bench::bench(),
     }

@@ -7,7 +7,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 use crate::process::{read, say};
 
 /// Which of our crates may depend on which, beside dev-dependencies.
-const EDGES: [(&str, &[&str]); 8] = [
+const EDGES: [(&str, &[&str]); 9] = [
     ("agentkernel-core", &[]),
     ("agentkernel-guest", &[]),
     ("agentkernel-host", &["agentkernel-core", "agentkernel-guest"]),
@@ -15,6 +15,10 @@ const EDGES: [(&str, &[&str]); 8] = [
     ("agentkernel-cli", &["agentkernel-core", "agentkernel-guest", "agentkernel-host", "agentkernel-docker"]),
     ("agentkernel-conformance", &["agentkernel-core"]),
     ("agentkernel-intruder", &[]),
+    (
+        "agentkernel-fuzz",
+        &["agentkernel-core", "agentkernel-guest", "agentkernel-host", "agentkernel-docker"],
+    ),
     ("xtask", &[]),
 ];
 /// Names that say nothing of what is inside.

@@ -104,6 +104,16 @@ fn link_name(head: &[u8]) -> Option<String> {
     String::from_utf8(name.to_vec()).ok()
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    if let Some((mode, rest)) = bytes.split_first_chunk::<4>()
+        && let Some((size, head)) = rest.split_first_chunk::<8>()
+    {
+        let _entry = kind(u32::from_le_bytes(*mode), i64::from_le_bytes(*size));
+        assert!(link_name(head).is_none_or(|name| (1..=100).contains(&name.len())));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

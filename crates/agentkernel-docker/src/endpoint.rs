@@ -227,6 +227,14 @@ impl Endpoint {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(address: &str) {
+    if let Ok(endpoint) = named(address, "a test".to_owned()) {
+        let _key = endpoint.key();
+        let _error = endpoint.unreachable(io::ErrorKind::NotFound.into()).to_string();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -182,6 +182,16 @@ fn seconds(text: &str) -> Option<i64> {
     Some(days * 86_400 + i64::try_from(time.as_secs()).ok()?)
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(image: ImageInspect) {
+    let _digest = digest_of(image.repo_digests.as_deref().unwrap_or_default(), "busybox");
+    let _created = image.created.as_deref().map(seconds);
+    let defaults = read_defaults(image);
+    assert!(
+        defaults.user.is_none_or(|user| !user.is_empty()) && defaults.cwd.is_none_or(|cwd| !cwd.is_empty())
+    );
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

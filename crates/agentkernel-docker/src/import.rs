@@ -206,6 +206,14 @@ fn after_gzip_header(head: &[u8]) -> Option<&[u8]> {
     if flags & 2 != 0 { rest.get(2..) } else { Some(rest) }
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let _kind = kind_of(bytes);
+    let name = loaded_name(&String::from_utf8_lossy(bytes));
+    // It goes into an address.
+    assert!(name.is_none_or(|name| !name.contains(['?', '#', '%', ' ', '\n'])));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

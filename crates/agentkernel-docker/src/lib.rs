@@ -48,6 +48,9 @@ mod endpoint;
 mod engine;
 mod error;
 mod exec;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 mod health;
 mod hosts;
 mod id;

@@ -147,8 +147,17 @@ impl Layers {
         self.0.insert(id.clone(), new);
         (old != Some(new)).then(|| Progress::Bytes {
             done: self.0.values().map(|(done, _)| *done).fold(0, u64::saturating_add),
-            total: self.0.values().map(|(_, total)| *total).sum::<Option<u64>>(),
+            total: self.0.values().try_fold(0u64, |sum, (_, total)| Some(sum.saturating_add((*total)?))),
         })
+    }
+}
+
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(lines: impl Iterator<Item = CreateImageInfo>) {
+    let mut layers = Layers::default();
+    for line in lines {
+        let _progress = layers.update(&line);
+        assert!(layers.0.len() <= MAX_LAYERS);
     }
 }
 

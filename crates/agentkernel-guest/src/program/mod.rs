@@ -25,6 +25,10 @@ mod tree;
 mod user;
 mod worker;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use files::fuzz;
+
 use std::ffi::OsString;
 use std::io::Write;
 

@@ -10,6 +10,7 @@
 mod client;
 mod commands;
 mod files;
+mod fuzzed;
 mod hostile;
 mod sessions;
 mod trees;

@@ -4,6 +4,8 @@
 //! a path ends in is never waited for, and never more than what the caller asked for.
 
 mod directory;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod pack;
 mod regular;
 mod remove;

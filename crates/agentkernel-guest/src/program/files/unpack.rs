@@ -48,7 +48,7 @@ struct Unpacker {
 }
 
 /// Cuts a name into its steps; one that leads elsewhere is refused.
-fn steps(path: &[u8]) -> Result<Vec<CString>, Failure> {
+pub(super) fn steps(path: &[u8]) -> Result<Vec<CString>, Failure> {
     if path.first() == Some(&b'/') || path.len() > 64 * MAX_PATH {
         return Err(bad("a name is absolute or too long"));
     }
