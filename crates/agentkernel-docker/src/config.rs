@@ -8,6 +8,9 @@ pub struct DockerConfig {
     /// The engine's address, `unix:///path`. Default: `DOCKER_HOST`, `DOCKER_CONTEXT`, the current context of the docker
     /// command, then the usual sockets.
     pub endpoint: Option<String>,
+    /// The directory of the docker command's config, where credentials for registries are. Default: `DOCKER_CONFIG`, else
+    /// `~/.docker`.
+    pub credentials: Option<PathBuf>,
     /// The guest's program. Default: found beside the executable.
     pub guest: Option<PathBuf>,
     /// How long the engine may take to answer a question.
@@ -22,6 +25,7 @@ impl Default for DockerConfig {
     fn default() -> Self {
         Self {
             endpoint: None,
+            credentials: None,
             guest: None,
             request_timeout: Duration::from_secs(5),
             boot_timeout: Duration::from_secs(30),
@@ -35,6 +39,13 @@ impl DockerConfig {
     #[must_use]
     pub fn with_endpoint(mut self, endpoint: impl Into<String>) -> Self {
         self.endpoint = Some(endpoint.into());
+        self
+    }
+
+    /// Sets [`credentials`](Self::credentials).
+    #[must_use]
+    pub fn with_credentials(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.credentials = Some(directory.into());
         self
     }
 

@@ -59,7 +59,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 /// A FIFO in place of the file would block the open for ever: the type is looked at first.
-fn read_bounded(path: &Path) -> Result<Vec<u8>, io::Error> {
+pub(crate) fn read_bounded(path: &Path) -> Result<Vec<u8>, io::Error> {
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() || metadata.len() > MAX_FILE {
         return Err(io::Error::other("it is not a regular file of at most 1 MiB"));

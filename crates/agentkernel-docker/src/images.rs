@@ -12,6 +12,7 @@ use bollard::{
 use futures_util::StreamExt;
 
 use crate::{
+    credentials,
     engine::{Engine, absent_is_none},
     error, import, pull, snapshot,
 };
@@ -124,7 +125,12 @@ impl ImageStore for DockerImages {
             .with_context("image", image)
             .with_hint("make it on this machine, or import it: `docker import`, `docker load`"));
         }
-        Ok(pull::pull(self.clone(), image.clone()))
+        let directory = self.engine.config().credentials.clone().or_else(credentials::directory);
+        let credentials = match directory {
+            Some(directory) => credentials::find(&directory, image).await?,
+            None => None,
+        };
+        Ok(pull::pull(self.clone(), image.clone(), credentials))
     }
 
     async fn import(&self, archive: Source<'_>, name: &ImageRef) -> Result<ImageInfo> {

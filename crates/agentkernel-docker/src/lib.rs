@@ -44,6 +44,7 @@ mod boot;
 mod config;
 mod context;
 mod create;
+mod credentials;
 mod endpoint;
 mod engine;
 mod error;

@@ -2,7 +2,10 @@
 use std::{collections::HashMap, pin::Pin, time::Duration};
 
 use agentkernel_core::{Error, ErrorKind, Events, ImageRef, ImageStore, Progress, Result};
-use bollard::{errors::Error as EngineError, models::CreateImageInfo, query_parameters::CreateImageOptions};
+use bollard::{
+    auth::DockerCredentials, errors::Error as EngineError, models::CreateImageInfo,
+    query_parameters::CreateImageOptions,
+};
 use futures_util::{Stream, StreamExt, stream};
 use tokio::time::timeout;
 
@@ -22,14 +25,18 @@ struct Pull {
 }
 
 /// Pulls an image; dropping the stream closes the connection, which cancels the pull.
-pub(crate) fn pull(images: DockerImages, image: ImageRef) -> Events<Progress> {
+pub(crate) fn pull(
+    images: DockerImages,
+    image: ImageRef,
+    credentials: Option<DockerCredentials>,
+) -> Events<Progress> {
     let options = CreateImageOptions {
         from_image: Some(image.name().to_owned()),
         // Without a tag the engine would pull every one of them.
         tag: Some(image.digest().or(image.tag()).unwrap_or("latest").to_owned()),
         ..Default::default()
     };
-    let answers = images.engine().docker().create_image(Some(options), None, None).boxed();
+    let answers = images.engine().docker().create_image(Some(options), None, credentials).boxed();
     let pull = Pull { images, image, answers, layers: Layers::default(), ended: false };
     stream::unfold(pull, |mut pull| async move {
         if pull.ended {
@@ -69,28 +76,33 @@ impl Pull {
     fn refused(&self, source: EngineError) -> Error {
         let failure = self.images.engine().error("pull image", source);
         let says = |words: &[&str]| words.iter().any(|word| error::says(&failure, word));
-        let (kind, message, hint) = if says(&["unauthorized", "denied", "authentication required"]) {
-            let hint = "check the name; for a private image pull it with the docker command, which knows the password";
-            (ErrorKind::PermissionDenied, "the registry has no such image for us", hint)
-        } else if says(&["not found", "manifest unknown", "no matching manifest"]) {
-            (ErrorKind::NotFound, "the registry has no such image", "check the name, the tag and the digest")
-        } else if says(&[
-            "dial tcp",
-            "no such host",
-            "timeout",
-            "connection refused",
-            "TLS",
-            "EOF",
-            "Client.Timeout",
-        ]) {
-            (
-                ErrorKind::Unavailable,
-                "the registry cannot be reached",
-                "check the network, or import an archive",
-            )
-        } else {
-            return failure.with_context("image", &self.image);
-        };
+        let (kind, message, hint) =
+            if says(&["unauthorized", "denied", "authentication required", "no basic auth"]) {
+                let hint = "check the name; for a private image log in first: docker login REGISTRY";
+                (ErrorKind::PermissionDenied, "the registry has no such image for us", hint)
+            } else if says(&["not found", "manifest unknown", "no matching manifest"]) {
+                (
+                    ErrorKind::NotFound,
+                    "the registry has no such image",
+                    "check the name, the tag and the digest",
+                )
+            } else if says(&[
+                "dial tcp",
+                "no such host",
+                "timeout",
+                "connection refused",
+                "TLS",
+                "EOF",
+                "Client.Timeout",
+            ]) {
+                (
+                    ErrorKind::Unavailable,
+                    "the registry cannot be reached",
+                    "check the network, or import an archive",
+                )
+            } else {
+                return failure.with_context("image", &self.image);
+            };
         Error::new(kind, "pull image", message)
             .with_context("image", &self.image)
             .with_hint(hint)

@@ -522,3 +522,29 @@ async fn an_image_is_pulled_with_progress_and_checked_by_digest() {
         assert_eq!(last.unwrap_err().kind(), ErrorKind::NotFound);
     }
 }
+
+#[tokio::test]
+async fn a_private_image_is_pulled_with_the_docker_commands_credentials() {
+    let Some(backend) = engine().await else { return };
+    let Some(registry) = registry::Registry::start_private() else { return };
+    let remote: ImageRef = format!("127.0.0.1:{}/private:1", registry.port).parse().unwrap();
+    let logged_in = tempfile::tempdir().unwrap();
+    // user:opensesame
+    let config =
+        format!(r#"{{"auths":{{"127.0.0.1:{}":{{"auth":"dXNlcjpvcGVuc2VzYW1l"}}}}}}"#, registry.port);
+    std::fs::write(logged_in.path().join("config.json"), config).unwrap();
+    let images = backend.images().unwrap();
+    images.import(&mut archive(b"x").as_slice(), &remote).await.unwrap();
+    docker(&["--config", &logged_in.path().to_string_lossy(), "push", "-q", remote.as_str()]).unwrap();
+    images.remove(&remote).await.unwrap();
+    let pull = async |directory: &std::path::Path| {
+        let config = agentkernel_docker::DockerConfig::default().with_credentials(directory);
+        let backend = DockerBackend::connect(config).await.unwrap();
+        let events = backend.images().unwrap().pull(&remote).await.unwrap().collect::<Vec<_>>().await;
+        events.into_iter().next_back().unwrap().map(drop).map_err(|error| error.kind())
+    };
+    let stranger = tempfile::tempdir().unwrap();
+    assert_eq!(pull(stranger.path()).await, Err(ErrorKind::PermissionDenied));
+    assert_eq!(pull(logged_in.path()).await, Ok(()));
+    images.remove(&remote).await.unwrap();
+}

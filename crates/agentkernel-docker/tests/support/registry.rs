@@ -14,10 +14,27 @@ pub(crate) struct Registry {
 impl Registry {
     /// Starts one; `None` with a printed reason if the program is not there.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_for("")
+    }
+
+    /// Starts one that wants to know who asks: user `user`, password `opensesame`.
+    pub(crate) fn start_private() -> Option<Self> {
+        // As `htpasswd -B` writes it.
+        Self::start_for("user:$2y$05$abcdefghijklmnopqrstuuQbLfdQZSxZ9gjhA5V9o8Tyc6aQRO0Qi\n")
+    }
+
+    fn start_for(users: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
+        let list = dir.path().join("users");
+        std::fs::write(&list, users).unwrap();
+        let auth = if users.is_empty() {
+            String::new()
+        } else {
+            format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", list.display())
+        };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n",
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n{auth}",
             dir.path().join("data").display()
         );
         let file = dir.path().join("config.yml");
