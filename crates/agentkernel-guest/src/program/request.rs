@@ -13,26 +13,41 @@ use crate::protocol::{
 impl Guest {
     /// Handles the whole frames that a connection has received. One that breaks a rule ends it.
     pub(crate) fn frames(&mut self, id: u64) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        // Lent out, so that data is passed on from where it was received.
-        let mut reader = std::mem::replace(&mut connection.reader, FrameReader::new(0));
-        let taken = self.take(id, &mut reader);
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.reader = reader;
-        connection.broken |= taken.is_err();
-        connection.settle();
-    }
-
-    fn take(&mut self, id: u64, reader: &mut FrameReader) -> Result<(), DecodeError> {
-        while let Some((header, payload)) = reader.next()? {
-            let route = Route { connection: id, channel: header.channel };
-            if header.kind == ToGuest::DATA {
-                self.data(route, payload)?;
-            } else {
-                self.frame(route, ToGuest::decode(header.kind, payload)?)?;
+        loop {
+            let Some(connection) = self.connections.get_mut(&id).filter(|it| !it.broken) else { return };
+            // Lent out, so that data is passed on from where it was received; back before anything else is handled, so
+            // that who holds a tree sheds it.
+            let mut reader = std::mem::replace(&mut connection.reader, FrameReader::new(0));
+            let next = self.pass_data(id, &mut reader);
+            let Some(connection) = self.connections.get_mut(&id) else { return };
+            connection.reader = reader;
+            let handled = match next {
+                Ok(Some((route, frame))) => self.frame(route, frame),
+                Ok(None) => return connection.settle(),
+                Err(error) => Err(error),
+            };
+            if handled.is_err()
+                && let Some(connection) = self.connections.get_mut(&id)
+            {
+                connection.broken = true;
             }
         }
-        Ok(())
+    }
+
+    /// Passes data on and returns the next frame that is none; `None` if more bytes are needed.
+    fn pass_data(
+        &mut self,
+        id: u64,
+        reader: &mut FrameReader,
+    ) -> Result<Option<(Route, ToGuest)>, DecodeError> {
+        while let Some((header, payload)) = reader.next()? {
+            let route = Route { connection: id, channel: header.channel };
+            if header.kind != ToGuest::DATA {
+                return Ok(Some((route, ToGuest::decode(header.kind, payload)?)));
+            }
+            self.data(route, payload)?;
+        }
+        Ok(None)
     }
 
     fn data(&mut self, route: Route, bytes: &[u8]) -> Result<(), DecodeError> {

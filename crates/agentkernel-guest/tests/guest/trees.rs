@@ -147,24 +147,42 @@ fn a_guest_without_free_descriptors_still_kills_whole_trees() {
     assert_eq!(processes(&mut guest), 0);
 }
 
+/// Runs a script that goes on for ever, and returns the process id of who holds its tree.
+fn held(guest: &mut Guest, spawn: Spawn) -> String {
+    let channel = guest.client.open(Request::Spawn(spawn));
+    loop {
+        if let FromGuest::Stdout(bytes) = guest.client.next(channel) {
+            return String::from_utf8(bytes).unwrap().trim().to_owned();
+        }
+    }
+}
+
+/// Returns a process's own memory, in kB.
+fn anonymous(pid: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 #[test]
 fn who_holds_a_tree_keeps_no_copy_of_what_the_guest_remembers() {
     let mut guest = start();
     let chatty = Spawn { detached: true, ..sh("head -c 3000000 /dev/zero") };
     assert_eq!(guest.client.spawn(chatty).status(), Status::Code(0));
-    let channel = guest.client.open(Request::Spawn(sh("echo $PPID; sleep 1000")));
-    let stub = loop {
-        if let FromGuest::Stdout(bytes) = guest.client.next(channel) {
-            break String::from_utf8(bytes).unwrap();
-        }
-    };
-    let anonymous = |pid: &str| -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    };
+    let stub = held(&mut guest, sh("echo $PPID; sleep 1000"));
     let guests = anonymous(&guest.child.id().to_string());
     assert!(guests > KEPT_OUTPUT as u64 >> 10, "{guests} kB");
-    let small = || (anonymous(stub.trim()) < 700).then_some(());
-    wait_until("the copy is let go", small);
+    wait_until("the copy is let go", || (anonymous(&stub) < 700).then_some(()));
+}
+
+#[test]
+fn who_holds_a_tree_keeps_no_copy_of_the_frame_that_asked_for_it() {
+    let mut guest = start();
+    let (variables, kib) = (12, 120);
+    let variable = |n| [format!("V{n}=").as_bytes(), vec![b'x'; kib << 10].as_slice()].concat();
+    let env = (0..variables).map(variable).collect();
+    let stub = held(&mut guest, Spawn { env, ..sh("echo $PPID; sleep 1000") });
+    // Twice the environment, as it was read and as it is passed on; not a third time, as it came.
+    let most = (5 * variables * kib / 2 + 400) as u64;
+    wait_until("the copy is let go", || (anonymous(&stub) < most).then_some(()));
 }
