@@ -20,6 +20,11 @@ impl ImageRef {
         split(&self.0).0
     }
 
+    /// Returns the registry (`HOST[:PORT]`), if one is given; else the backend's default is meant.
+    pub fn registry(&self) -> Option<&str> {
+        split_registry(self.name()).0
+    }
+
     /// Returns the tag, if one is given.
     pub fn tag(&self) -> Option<&str> {
         split(&self.0).1
@@ -46,6 +51,14 @@ fn split(text: &str) -> (&str, Option<&str>, Option<&str>) {
     match rest.rsplit_once(':') {
         Some((name, tag)) if !tag.contains('/') => (name, Some(tag), digest),
         _ => (rest, None, digest),
+    }
+}
+
+/// Splits a name into registry and path: a first component is a registry if it could be no other name.
+fn split_registry(name: &str) -> (Option<&str>, &str) {
+    match name.split_once('/') {
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (Some(first), rest),
+        _ => (None, name),
     }
 }
 
@@ -110,10 +123,7 @@ impl FromStr for ImageRef {
                 .with_hint("write [REGISTRY[:PORT]/]NAME[:TAG][@sha256:DIGEST], in lower case"))
         };
         let (name, tag, digest) = split(text);
-        let (registry, path) = match name.split_once('/') {
-            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (Some(first), rest),
-            _ => (None, name),
-        };
+        let (registry, path) = split_registry(name);
         if name.is_empty() || name.len() > 255 {
             return fail("the name is empty or longer than 255 bytes");
         }
@@ -187,6 +197,15 @@ mod tests {
         {
             assert!(good.parse::<ImageRef>().is_ok(), "{good:?}");
         }
+    }
+
+    #[test]
+    fn a_registry_is_told_from_the_first_part_of_a_path() {
+        let registry = |text: &str| text.parse::<ImageRef>().unwrap().registry().map(ToOwned::to_owned);
+        assert_eq!(registry("localhost/a").as_deref(), Some("localhost"));
+        assert_eq!(registry("ghcr.io/a/b:1").as_deref(), Some("ghcr.io"));
+        assert_eq!(registry("host:5000/a").as_deref(), Some("host:5000"));
+        assert_eq!((registry("library/busybox"), registry("busybox:1.36")), (None, None));
     }
 
     #[test]

@@ -1,12 +1,6 @@
 //! The docker command's credentials for registries: in its config file, or with a helper program
 //! (<https://docs.docker.com/reference/cli/docker/login/>). They go to the engine with a pull and nowhere else.
-use std::{
-    collections::HashMap,
-    fmt, io,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{collections::HashMap, fmt, io, path::Path, process::Stdio, time::Duration};
 
 use agentkernel_core::{Error, ErrorKind, ImageRef, Result};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -88,18 +82,10 @@ pub(crate) async fn find(directory: &Path, image: &ImageRef) -> Result<Option<Do
     auth.and_then(|auth| of_auth(auth, registry).transpose()).transpose().map_err(failed)
 }
 
-/// Returns the directory of the docker command's config.
-pub(crate) fn directory() -> Option<PathBuf> {
-    let path = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    path("DOCKER_CONFIG").or_else(|| path("HOME").map(|home| home.join(".docker")))
-}
-
+/// Returns the key of an image's registry.
 fn registry(image: &ImageRef) -> &str {
-    match image.name().split_once('/') {
-        Some(("docker.io" | "index.docker.io", _)) | None => DEFAULT_REGISTRY,
-        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
-        Some(_) => DEFAULT_REGISTRY,
-    }
+    let named = image.registry().filter(|registry| !["docker.io", "index.docker.io"].contains(registry));
+    named.unwrap_or(DEFAULT_REGISTRY)
 }
 
 /// Keys may be addresses with a path.
@@ -110,30 +96,35 @@ fn host_of(key: &str) -> &str {
 
 fn of_auth(auth: &Auth, registry: &str) -> io::Result<Option<DockerCredentials>> {
     let broken = || io::Error::new(io::ErrorKind::InvalidData, "an entry of `auths` is malformed");
-    let server = Some(registry.to_owned());
-    if let Some(token) = auth.token.as_ref().filter(|token| !token.is_empty()) {
-        let identitytoken = Some(token.clone());
-        return Ok(Some(DockerCredentials { identitytoken, serveraddress: server, ..Default::default() }));
+    if let Some(secret) = auth.token.as_ref().filter(|token| !token.is_empty()) {
+        return Ok(Some(token(secret.clone(), registry)));
     }
     let Some(encoded) = auth.auth.as_ref().filter(|auth| !auth.is_empty()) else { return Ok(None) };
     let text = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let text = text.ok_or_else(broken)?;
-    let (user, password) = text.split_once(':').ok_or_else(broken)?;
-    Ok(Some(DockerCredentials {
-        username: Some(user.to_owned()),
-        password: Some(password.trim_end_matches('\0').to_owned()),
-        serveraddress: server,
-        ..Default::default()
-    }))
+    let (user, secret) = text.split_once(':').ok_or_else(broken)?;
+    Ok(Some(password(user.to_owned(), secret.trim_end_matches('\0').to_owned(), registry)))
 }
 
-fn of_answer(answer: Answer, registry: &str) -> DockerCredentials {
-    let serveraddress = Some(registry.to_owned());
-    if answer.username == TOKEN {
-        return DockerCredentials { identitytoken: Some(answer.secret), serveraddress, ..Default::default() };
+fn of_answer(Answer { username, secret }: Answer, registry: &str) -> DockerCredentials {
+    if username == TOKEN { token(secret, registry) } else { password(username, secret, registry) }
+}
+
+fn token(secret: String, registry: &str) -> DockerCredentials {
+    DockerCredentials {
+        identitytoken: Some(secret),
+        serveraddress: Some(registry.to_owned()),
+        ..Default::default()
     }
-    let (username, password) = (Some(answer.username), Some(answer.secret));
-    DockerCredentials { username, password, serveraddress, ..Default::default() }
+}
+
+fn password(user: String, secret: String, registry: &str) -> DockerCredentials {
+    DockerCredentials {
+        username: Some(user),
+        password: Some(secret),
+        serveraddress: Some(registry.to_owned()),
+        ..Default::default()
+    }
 }
 
 /// Asks a helper; one that has nothing to say says so with its exit code.

@@ -40,7 +40,7 @@ impl Surroundings {
     /// Reads them from this process.
     pub(crate) fn of_this_process() -> Self {
         let text = |name| env::var(name).ok().filter(|value| !value.is_empty());
-        let path = |name| text(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let path = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         Self {
             docker_host: text("DOCKER_HOST"),
             docker_context: text("DOCKER_CONTEXT"),
@@ -51,7 +51,8 @@ impl Surroundings {
         }
     }
 
-    fn config_dir(&self) -> Option<PathBuf> {
+    /// The directory of the docker command's config.
+    pub(crate) fn config_dir(&self) -> Option<PathBuf> {
         self.docker_config.clone().or_else(|| self.home.as_ref().map(|home| home.join(".docker")))
     }
 

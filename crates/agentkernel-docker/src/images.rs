@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 
 use crate::{
     credentials,
+    endpoint::Surroundings,
     engine::{Engine, absent_is_none},
     error, import, pull, snapshot,
 };
@@ -91,6 +92,16 @@ fn read_defaults(image: ImageInspect) -> ImageDefaults {
     ImageDefaults { id: image.id.unwrap_or_default(), user: some(config.user), cwd: some(config.working_dir) }
 }
 
+/// Refuses a name for a new image that has a digest: an image's content has one, not its name.
+pub(crate) fn check_new_name(operation: &'static str, name: &ImageRef) -> Result<()> {
+    if name.digest().is_none() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::InvalidConfig, operation, "the name has a digest")
+        .with_context("image", name)
+        .with_hint("give it a name and a tag only"))
+}
+
 /// Returns the digest that a registry knows an image by: that of the same repository, if there are several.
 pub(crate) fn digest_of(repo_digests: &[String], name: &str) -> Option<String> {
     let split = |text: &String| {
@@ -125,7 +136,8 @@ impl ImageStore for DockerImages {
             .with_context("image", image)
             .with_hint("make it on this machine, or import it: `docker import`, `docker load`"));
         }
-        let directory = self.engine.config().credentials.clone().or_else(credentials::directory);
+        let directory =
+            self.engine.config().credentials.clone().or_else(|| Surroundings::of_this_process().config_dir());
         let credentials = match directory {
             Some(directory) => credentials::find(&directory, image).await?,
             None => None,

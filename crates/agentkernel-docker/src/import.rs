@@ -11,7 +11,10 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use tokio::{io::AsyncReadExt, sync::mpsc, time::timeout};
 
-use crate::{error, images::DockerImages};
+use crate::{
+    error,
+    images::{DockerImages, check_new_name},
+};
 
 /// One part of the archive on its way to the engine.
 const CHUNK: usize = 256 << 10;
@@ -28,11 +31,7 @@ enum Kind {
 
 /// Loads an archive and gives it a name.
 pub(crate) async fn import(images: &DockerImages, archive: Source<'_>, name: &ImageRef) -> Result<ImageInfo> {
-    if name.digest().is_some() {
-        return Err(Error::new(ErrorKind::InvalidConfig, "import image", "the name has a digest")
-            .with_context("image", name)
-            .with_hint("give it a name and a tag only"));
-    }
+    check_new_name("import image", name)?;
     let mut head = BytesMut::with_capacity(HEAD);
     while head.len() < HEAD && archive.read_buf(&mut head).await? > 0 {}
     let kind = kind_of(&head)?;

@@ -112,7 +112,7 @@ impl DockerSandbox {
             image,
             is_first: false,
             // What is detached has none.
-            ports: BoundPorts::bind(&[]).await?,
+            ports: BoundPorts::default(),
         })
     }
 

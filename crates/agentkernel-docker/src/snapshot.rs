@@ -5,7 +5,11 @@ use agentkernel_core::{Error, ErrorKind, ImageInfo, ImageRef, Owner, Result, San
 use agentkernel_host::StateLabels;
 use bollard::{models::ContainerConfig, query_parameters::CommitContainerOptions};
 
-use crate::{engine::Engine, images::DockerImages, info};
+use crate::{
+    engine::Engine,
+    images::{DockerImages, check_new_name},
+    info,
+};
 
 const COMMIT: &str = "keep sandbox as image";
 
@@ -18,10 +22,7 @@ pub(crate) async fn commit(
 ) -> Result<ImageInfo> {
     let engine = images.engine();
     let about = |error: Error| error.with_context("sandbox", sandbox).with_context("image", name);
-    if name.digest().is_some() {
-        return Err(about(Error::new(ErrorKind::InvalidConfig, COMMIT, "the name has a digest"))
-            .with_hint("give it a name and a tag only"));
-    }
+    check_new_name(COMMIT, name).map_err(|error| error.with_context("sandbox", sandbox))?;
     let inspect = engine.inspect_name(sandbox).await.map_err(about)?;
     let Some(found) = inspect.map(info::read).transpose()?.flatten() else {
         return Err(about(Error::new(ErrorKind::NotFound, COMMIT, "there is no such sandbox"))

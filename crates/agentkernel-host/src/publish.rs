@@ -27,7 +27,7 @@ const CHUNK: usize = 64 << 10;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Ports of the host that are bound, and lead nowhere yet.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct BoundPorts(Vec<(TcpListener, PortMapping)>);
 
 impl BoundPorts {

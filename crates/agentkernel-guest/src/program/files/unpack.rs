@@ -28,13 +28,14 @@ pub(super) fn unpack(path: &[u8]) -> Result<(), Failure> {
     directory::create(path, true)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = openat(CWD, path, flags, Mode::empty()).map_err(doing("opening the directory"))?;
-    let mut unpacker = Unpacker { root, cached: None, later: Vec::new(), buffer: chunk() };
+    let mut unpacker = Unpacker { root, cached: None, later: Vec::new() };
     while let Some(entry) = next(&mut Stdin)? {
         unpacker.entry(&entry)?;
     }
     unpacker.finish()?;
     // What follows the end mark is padding.
-    while read_full(&mut unpacker.buffer)? > 0 {}
+    let mut rest = chunk();
+    while read_full(&mut rest)? > 0 {}
     Ok(())
 }
 
@@ -44,7 +45,6 @@ struct Unpacker {
     cached: Option<(Vec<CString>, OwnedFd)>,
     /// Directories and their modes.
     later: Vec<(Vec<CString>, u32)>,
-    buffer: Vec<u8>,
 }
 
 /// Cuts a name into its steps; one that leads elsewhere is refused.
