@@ -65,6 +65,8 @@ pub(crate) struct Guest {
     pub(crate) commands: BTreeMap<u64, Command>,
     pub(crate) next_command: u64,
     pub(crate) workers: BTreeMap<u64, Worker>,
+    /// Workers that nobody waits for any more, by process, and when they are killed.
+    pub(crate) leaving: BTreeMap<i32, Instant>,
     pub(crate) forwards: BTreeMap<u64, Forward>,
     pub(crate) listening: BTreeMap<u64, Listening>,
     /// Answers that wait for credit.
@@ -105,6 +107,7 @@ impl Guest {
             commands: BTreeMap::new(),
             next_command: 0,
             workers: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             forwards: BTreeMap::new(),
             listening: BTreeMap::new(),
             listings: BTreeMap::new(),
@@ -394,7 +397,8 @@ impl Guest {
         });
         let connections = self.connections.values().map(|connection| connection.hello_by);
         let own = [self.deadline, self.shutdown, self.orphans, self.accept_again];
-        commands.chain(connections).chain(own).flatten().min()
+        let leaving = self.leaving.values().map(|due| Some(*due));
+        commands.chain(connections).chain(leaving).chain(own).flatten().min()
     }
 
     fn clock(&mut self, now: Instant) {
@@ -402,6 +406,7 @@ impl Guest {
             connection.broken |= connection.hello_by.is_some_and(|due| due <= now);
         }
         self.accept_again = self.accept_again.filter(|due| *due > now);
+        self.workers_due(now);
         let mut timed_out = Vec::new();
         for (id, command) in &mut self.commands {
             command.outputs.tick(now);

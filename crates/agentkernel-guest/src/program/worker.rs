@@ -2,6 +2,7 @@
 //! Data goes through its stdin and stdout, answers through its stderr, as frames.
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
@@ -22,6 +23,8 @@ use crate::sys::{self, Fork};
 const MAX_ANSWER: usize = 4096;
 /// A worker that is stopped more often than that is killed.
 const MOST_STOPS: u32 = 16;
+/// How long a worker whose input has ended too early may take to remove what it has made.
+const LEAVE: Duration = Duration::from_secs(2);
 
 /// A worker, seen from the init.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub(crate) struct Worker {
     eof: bool,
     /// How often somebody inside has stopped it.
     stops: u32,
+    /// Puts what it makes in place at the end, and removes it when its input ends too early.
+    makes_draft: bool,
     answers: FrameReader,
     end: Option<FromGuest>,
 }
@@ -92,6 +97,7 @@ impl Guest {
             whole,
             eof: false,
             stops: 0,
+            makes_draft: matches!(request, Request::Write { .. }),
             entries: matches!(request, Request::ReadDir { .. }).then(|| FrameReader::new(MAX_ANSWER)),
             status: Some(status_reader),
             answers: FrameReader::new(MAX_ANSWER),
@@ -139,21 +145,35 @@ impl Guest {
         }
     }
 
-    /// Stops a worker; one that hangs in the kernel is left to it.
+    /// Stops a worker; one that hangs in the kernel is left to it. Who has something to remove gets the time for it,
+    /// unless it could put that in place yet.
     pub(crate) fn worker_cancel(&mut self, id: u64) {
-        if let Some(worker) = self.workers.remove(&id)
-            && worker.pid > 0
-        {
+        let Some(worker) = self.workers.remove(&id).filter(|worker| worker.pid > 0) else { return };
+        if worker.makes_draft && worker.whole.is_some() {
+            self.leaving.insert(worker.pid, Instant::now() + LEAVE);
+        } else {
             drop(sys::kill(worker.pid, libc::SIGKILL));
         }
     }
 
+    /// Kills the workers that have not ended in time.
+    pub(crate) fn workers_due(&mut self, now: Instant) {
+        for (pid, due) in &mut self.leaving {
+            if *due <= now {
+                drop(sys::kill(*pid, libc::SIGKILL));
+                *due = now + LEAVE;
+            }
+        }
+    }
+
     pub(crate) fn worker_pids(&self) -> impl Iterator<Item = i32> {
-        self.workers.values().map(|worker| worker.pid).filter(|pid| *pid > 0)
+        let working = self.workers.values().map(|worker| worker.pid).filter(|pid| *pid > 0);
+        working.chain(self.leaving.keys().copied())
     }
 
     /// Notes that a child ended; a pid that may be somebody else's by now must not be killed.
     pub(crate) fn worker_died(&mut self, pid: i32, status: i32) {
+        self.leaving.remove(&pid);
         for worker in self.workers.values_mut().filter(|worker| worker.pid == pid) {
             worker.pid = 0;
             if worker.end.is_none() && libc::WIFSIGNALED(status) {

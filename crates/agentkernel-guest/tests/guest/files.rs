@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use agentkernel_guest::protocol::*;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::client::*;
 
@@ -73,6 +75,7 @@ fn what_is_no_regular_file_is_refused_at_once() {
 #[test]
 fn a_canceled_write_leaves_nothing() {
     let mut guest = start();
+    let before = fs::read_dir(guest.directory.path()).unwrap().count();
     let path = guest.directory.path().join("file");
     let channel = guest.client.open(Request::Write { path: bytes(&path), mode: None, parents: false });
     guest.client.send(channel, &ToGuest::Data(vec![1; 1000]));
@@ -80,6 +83,28 @@ fn a_canceled_write_leaves_nothing() {
     assert_eq!(guest.client.finish(channel).failure(), FailureCode::Canceled);
     assert!(!path.exists());
     guest.client.ping();
+    let left = || fs::read_dir(guest.directory.path()).unwrap().count();
+    wait_until("nothing is left", || (left() == before).then_some(()));
+}
+
+/// Whoever may kill the worker inside cannot make it leave half a file, where a file needs no name.
+#[test]
+fn a_killed_write_leaves_nothing() {
+    let mut guest = start();
+    let flags = OFlags::RDWR | OFlags::TMPFILE;
+    if rustix::fs::open(guest.directory.path(), flags, Mode::RUSR | Mode::WUSR).err()
+        == Some(Errno::OPNOTSUPP)
+    {
+        return;
+    }
+    let before = fs::read_dir(guest.directory.path()).unwrap().count();
+    let path = guest.directory.path().join("file");
+    let channel = begin_to_write(&mut guest, &path);
+    let worker = worker_of(&guest);
+    wait_until("the worker has begun", || has_begun(&worker, &path));
+    assert!(std::process::Command::new("kill").args(["-KILL", &worker]).status().unwrap().success());
+    assert_eq!(guest.client.finish(channel).failure(), FailureCode::Exhausted);
+    assert_eq!(fs::read_dir(guest.directory.path()).unwrap().count(), before);
 }
 
 #[test]
@@ -288,6 +313,17 @@ fn worker_of(guest: &Guest) -> String {
     })
 }
 
+/// Returns whether a worker has all of what [`begin_to_write`] sends in a file, with a name or without, beside the path.
+fn has_begun(worker: &str, path: &Path) -> Option<()> {
+    let directory = path.parent().unwrap();
+    let descriptors = fs::read_dir(format!("/proc/{worker}/fd")).unwrap();
+    let mut files = descriptors.filter_map(|entry| {
+        let entry = entry.unwrap().path();
+        fs::read_link(&entry).unwrap().starts_with(directory).then(|| fs::metadata(&entry).unwrap())
+    });
+    files.any(|file| file.is_file() && file.len() == 1000).then_some(())
+}
+
 fn begin_to_write(guest: &mut Guest, path: &Path) -> u32 {
     let channel = guest.client.open(Request::Write { path: bytes(path), mode: None, parents: false });
     guest.client.send(channel, &ToGuest::Data(vec![b'n'; 1000]));
@@ -307,8 +343,7 @@ fn a_write_whose_end_the_guest_did_not_live_to_see_is_not_put_in_place() {
     fs::write(&path, "old").unwrap();
     begin_to_write(&mut guest, &path);
     let worker = worker_of(&guest);
-    let more = || (fs::read_dir(guest.directory.path()).unwrap().count() > 2).then_some(());
-    wait_until("the worker has begun", more);
+    wait_until("the worker has begun", || has_begun(&worker, &path));
     guest.child.kill().unwrap();
     guest.child.wait().unwrap();
     let gone = || (!Path::new("/proc").join(&worker).exists()).then_some(());

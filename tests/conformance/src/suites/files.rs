@@ -6,13 +6,13 @@ use std::{
 };
 
 use agentkernel_core::{ErrorKind, FileInjection, FileType, Metadata, Sandbox, SandboxExt, WriteOptions};
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 use super::directories::names;
 use crate::{
     fixture::{Fixture, content, kind, path, pattern, sh},
     rule::rules,
-    wait::soon,
+    wait::{eventually, soon},
 };
 
 rules![
@@ -39,6 +39,7 @@ rules![
     a_reader_sees_the_old_content_or_the_new[Files],
     a_failed_write_leaves_the_old_content[Files],
     nothing_is_left_beside_a_written_file[Files],
+    a_write_that_is_given_up_leaves_nothing[Files],
     strange_names_work[Files],
     names_need_not_be_utf8[Files, RawBytes],
     metadata_tells_what_a_file_is[Files],
@@ -234,6 +235,19 @@ async fn nothing_is_left_beside_a_written_file(fixture: Fixture) {
     sandbox.write_file("/tmp/own/file", b"x").await.unwrap();
     sandbox.write_file("/tmp/own/file", b"y").await.unwrap();
     assert_eq!(names(&sandbox, "/tmp/own").await, ["file"]);
+}
+
+async fn a_write_that_is_given_up_leaves_nothing(fixture: Fixture) {
+    let sandbox = fixture.start().await;
+    sandbox.mkdir("/tmp/place", false).await.unwrap();
+    let (mut content, mut end) = tokio::io::simplex(64 << 10);
+    let (at, options) = (path("/tmp/place/file"), WriteOptions::default());
+    let begun = end.write_all(&[1; 100_000]);
+    tokio::select! {
+        ended = sandbox.write(&at, &options, &mut content) => panic!("the content has no end yet: {ended:?}"),
+        begun = begun => begun.unwrap(),
+    }
+    eventually!("nothing is left", names(&sandbox, "/tmp/place").await.is_empty());
 }
 
 async fn strange_names_work(fixture: Fixture) {
