@@ -29,6 +29,7 @@ use tokio::{
 use crate::{
     channel::{Channel, Inbox},
     failure,
+    ping::Pings,
 };
 
 /// How long a guest may take to say hello. A paused sandbox accepts connections and stays silent.
@@ -83,8 +84,7 @@ struct State {
     guest_channels: usize,
     hello: Waiting<(u16, u16)>,
     report: Waiting<Report>,
-    pings: HashMap<u64, oneshot::Sender<()>>,
-    next_ping: u64,
+    pings: Pings,
     broken: Option<DecodeError>,
 }
 
@@ -127,6 +127,10 @@ impl<T> Waiting<T> {
 impl Link {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn with_pings<T>(&self, work: impl FnOnce(&mut Pings) -> T) -> T {
+        work(&mut self.state().pings)
     }
 
     /// Queues frames for the writer. After the end they go nowhere: whoever waits for an answer learns it there.
@@ -176,7 +180,7 @@ impl Link {
             let mut state = self.state();
             state.outgoing = None;
             self.ended.store(true, Ordering::SeqCst);
-            state.pings.clear();
+            state.pings.end();
             (state.hello, state.report) = (Waiting::Taken, Waiting::Taken);
             state.open.values().map(Arc::clone).collect::<Vec<_>>()
         };
@@ -232,14 +236,7 @@ impl Link {
         let fine = match FromGuest::decode(kind, payload)? {
             FromGuest::Hello { version, min_version } => state.hello.arrive((version, min_version)),
             FromGuest::Report(report) => state.report.arrive(*report),
-            FromGuest::Pong(number) => match state.pings.remove(&number) {
-                Some(waiter) => {
-                    let _heard = waiter.send(());
-                    true
-                }
-                // The one who asked gave up.
-                None => number < state.next_ping,
-            },
+            FromGuest::Pong(number) => state.pings.arrive(number),
             _ => false,
         };
         if fine { Ok(()) } else { Err(DecodeError("an answer makes no sense here")) }
@@ -317,10 +314,10 @@ impl GuestClient {
         self.answer("read the guest's report", waiter, HELLO_DEADLINE).await
     }
 
-    async fn answer<T>(
+    pub(crate) async fn answer<T>(
         &self,
         operation: &'static str,
-        waiter: oneshot::Receiver<T>,
+        waiter: impl Future<Output = Result<T, oneshot::error::RecvError>>,
         deadline: Duration,
     ) -> Result<T> {
         match timeout(deadline, waiter).await {
@@ -329,44 +326,6 @@ impl GuestClient {
             Err(_) => Err(Error::new(ErrorKind::Timeout, operation, "it does not answer")
                 .with_context("seconds", deadline.as_secs())
                 .with_hint("it may be paused or starved: look at `agentkernel inspect`")),
-        }
-    }
-
-    /// Registers who waits for the answer to a ping, or for the end of the connection.
-    fn wait_for_pong(&self) -> (u64, oneshot::Receiver<()>) {
-        let mut state = self.shared.link.state();
-        let number = state.next_ping;
-        state.next_ping += 1;
-        let (sender, receiver) = oneshot::channel();
-        if !self.shared.link.is_ended() {
-            state.pings.insert(number, sender);
-        }
-        (number, receiver)
-    }
-
-    /// Asks the guest for a sign of life; what was sent before it has then been taken.
-    ///
-    /// # Errors
-    /// `Timeout` after [`HELLO_DEADLINE`], `Disconnected`.
-    pub async fn ping(&self) -> Result<()> {
-        let (number, waiter) = self.wait_for_pong();
-        self.shared.link.send_frame(0, &ToGuest::Ping(number));
-        self.answer("ping the guest", waiter, HELLO_DEADLINE).await
-    }
-
-    /// Asks the guest to end the sandbox and waits until the connection ends.
-    ///
-    /// # Errors
-    /// `Timeout` if it lives on well past the grace.
-    pub async fn shutdown(&self, grace: Duration) -> Result<()> {
-        let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
-        // A ping that is never sent: its waiter is dropped when the connection ends.
-        let (_, waiter) = self.wait_for_pong();
-        self.shared.link.send_frame(0, &ToGuest::Shutdown { grace_ms });
-        match timeout(grace.saturating_add(HELLO_DEADLINE), waiter).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Error::new(ErrorKind::Timeout, "end the sandbox", "it lives on after its grace")
-                .with_context("grace", format!("{} ms", grace.as_millis()))),
         }
     }
 
@@ -415,6 +374,10 @@ impl GuestClient {
 impl GuestClient {
     pub(crate) fn from_shared(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    pub(crate) fn link(&self) -> &Link {
+        &self.shared.link
     }
 }
 

@@ -18,6 +18,7 @@ mod files;
 mod forward;
 mod labels;
 mod owner;
+mod ping;
 mod program;
 mod publish;
 mod run_dir;
