@@ -104,12 +104,13 @@ fn human(view: &View) -> String {
                     health.capabilities.iter().map(|one| one.as_str()).collect::<Vec<_>>().join(" "),
                 ],
                 Err(error) => {
+                    let hint = error.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
                     vec![
                         row.backend.to_string(),
                         error.kind().to_string(),
                         String::new(),
                         String::new(),
-                        error.to_string(),
+                        format!("{error}{hint}"),
                     ]
                 }
             }),

@@ -125,7 +125,10 @@ impl Backend for DockerBackend {
     }
 
     async fn health(&self) -> Result<Health> {
-        self.shared.health().await.cloned()
+        let health = self.shared.health().await?;
+        // Without its program nothing can be made here; what is there can be listed, stopped and removed all the same.
+        self.shared.guest().await?;
+        Ok(health.clone())
     }
 
     fn sandbox(&self, name: SandboxName) -> Arc<dyn Sandbox> {

@@ -107,6 +107,21 @@ async fn what_the_engine_cannot_enforce_is_refused_before_anything_is_made() {
     assert_eq!(engine.requests(), ["GET /info"]);
 }
 
+/// An engine without the guest's program is no backend; what is there can be looked at all the same.
+#[tokio::test]
+async fn an_engine_without_a_guest_is_unavailable() {
+    let empty =
+        |_: &str, path: &str, _: &Value| (path == "/containers/json").then(|| Answer::Json(200, json!([])));
+    let engine = ScriptedEngine::start(empty, |_| ());
+    let config = guest::config().with_endpoint(engine.endpoint()).with_guest("/no/such/guest");
+    let backend = DockerBackend::connect(config).await.unwrap();
+    let error = backend.health().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("/no/such/guest"), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("AGENTKERNEL_GUEST")), "{error:?}");
+    assert!(backend.list(&Default::default()).await.unwrap().is_empty());
+}
+
 /// Asks an engine that answers its first question so, and returns the error and how long it took.
 async fn ask(answer: fn() -> Answer) -> (Error, Duration) {
     let engine = ScriptedEngine::start(move |_, _, _| Some(answer()), |_| ());

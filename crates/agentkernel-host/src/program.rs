@@ -27,6 +27,10 @@ const LIST_DEADLINE: Duration = Duration::from_secs(10);
 /// The largest guest, in bytes: a bound against a path that names something else.
 const MAX_PROGRAM: u64 = 512 << 20;
 
+/// The hint where there is no program, or one that cannot be used.
+const NAME_IT: &str =
+    "build it with `cargo build -p agentkernel-guest` and set AGENTKERNEL_GUEST to its path";
+
 static OWN_EXECUTABLE: AtomicBool = AtomicBool::new(false);
 
 /// Says that this executable is a guest when its first argument is `__guest`: it must then call
@@ -55,6 +59,7 @@ pub async fn find_guest(explicit: Option<&Path>) -> Result<GuestProgram> {
         Error::new(ErrorKind::Unavailable, "prepare the guest", "its program cannot be used")
             .with_source(source)
             .with_context("path", program.display())
+            .with_hint(NAME_IT)
     };
     let data = data_dir()?.join("guest");
     let key = {
@@ -124,7 +129,7 @@ fn choose(explicit: Option<&Path>) -> Result<PathBuf> {
             "the program `agentkernel-guest` is not installed",
         )
         .with_context("looked at", tried)
-        .with_hint("build it with `cargo build -p agentkernel-guest` and set AGENTKERNEL_GUEST to its path")
+        .with_hint(NAME_IT)
     })
 }
 
@@ -166,6 +171,7 @@ async fn lay_out(program: &Path, data: &Path) -> Result<PathBuf> {
         Error::new(ErrorKind::Unavailable, "prepare the guest", "its program cannot be copied")
             .with_source(source)
             .with_context("path", program.display())
+            .with_hint(NAME_IT)
     };
     let elf = elf::read(program).map_err(failed)?;
     let own = elf::read(Path::new("/proc/self/exe")).map_err(failed)?;

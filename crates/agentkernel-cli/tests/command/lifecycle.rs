@@ -1,7 +1,7 @@
 //! Making, listing, stopping and removing.
 use std::process::Command;
 
-use crate::program::{IMAGE, Name, agentkernel, containers, has_engine};
+use crate::program::{IMAGE, Name, agentkernel, binary, containers, has_engine};
 
 #[test]
 fn create_prints_the_name_and_a_second_one_is_refused() {
@@ -91,4 +91,17 @@ fn backends_tells_what_there_is() {
     let ended = agentkernel(["backends", "--json"]);
     let told: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
     assert!(ended.code == Some(0) && told.to_string().contains("docker"), "{told}");
+}
+
+#[test]
+fn backends_tells_that_the_guest_is_missing_and_what_to_do() {
+    if !has_engine() {
+        return;
+    }
+    let told = binary().env("AGENTKERNEL_GUEST", "/no/such/guest").arg("backends").output().unwrap();
+    let text = String::from_utf8(told.stdout).unwrap();
+    let line = text.lines().find(|line| line.starts_with("docker")).unwrap();
+    for part in ["unavailable", "/no/such/guest", "hint:", "AGENTKERNEL_GUEST"] {
+        assert!(line.contains(part), "{part}: {text}");
+    }
 }
