@@ -4,7 +4,7 @@ use std::{
     sync::Arc,
 };
 
-use agentkernel_core::{Bytes, Error, ErrorKind, FileType, Sandbox, SandboxExt};
+use agentkernel_core::{Bytes, Error, ErrorKind, FileType, Sandbox, SandboxExt, Tmpfs};
 use tar::{Archive, EntryType, Header};
 use tokio::io::AsyncReadExt;
 
@@ -34,14 +34,15 @@ rules![
     set_user_id_bits_are_not_made[Files],
     a_cut_archive_is_an_error[Files],
     what_is_no_archive_is_an_error[Files],
+    an_archive_without_end_ends_where_space_does[Files, Tmpfs],
 ];
 
-/// One entry of an archive, its names as bytes that no library has made safe.
-fn entry(kind: EntryType, name: &[u8], link: &[u8], mode: u32, content: &[u8]) -> Vec<u8> {
+/// The header of an entry, its names as bytes that no library has made safe.
+fn header(kind: EntryType, name: &[u8], link: &[u8], mode: u32, size: u64) -> Header {
     let mut header = Header::new_ustar();
     header.set_entry_type(kind);
     header.set_mode(mode);
-    header.set_size(content.len() as u64);
+    header.set_size(size);
     header.set_mtime(1);
     header.as_old_mut().name[..name.len()].copy_from_slice(name);
     header.as_old_mut().linkname[..link.len()].copy_from_slice(link);
@@ -50,12 +51,18 @@ fn entry(kind: EntryType, name: &[u8], link: &[u8], mode: u32, content: &[u8]) -
         header.set_device_minor(5).unwrap();
     }
     header.set_cksum();
+    header
+}
+
+/// One entry of an archive.
+fn entry(kind: EntryType, name: &[u8], link: &[u8], mode: u32, content: &[u8]) -> Vec<u8> {
+    let header = header(kind, name, link, mode, content.len() as u64);
     let mut bytes = [header.as_bytes().as_slice(), content].concat();
     bytes.resize(bytes.len().next_multiple_of(512), 0);
     bytes
 }
 
-fn file(name: &str, content: &[u8]) -> Vec<u8> {
+pub(super) fn file(name: &str, content: &[u8]) -> Vec<u8> {
     entry(EntryType::Regular, name.as_bytes(), b"", 0o644, content)
 }
 
@@ -63,18 +70,18 @@ fn link(name: &str, target: &str) -> Vec<u8> {
     entry(EntryType::Symlink, name.as_bytes(), target.as_bytes(), 0o777, b"")
 }
 
-fn archive(entries: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn archive(entries: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = entries.concat();
     bytes.resize(bytes.len() + 1024, 0);
     bytes
 }
 
-async fn unpack(sandbox: &Arc<dyn Sandbox>, at: &str, tar: &[u8]) -> Result<(), Error> {
+pub(super) async fn unpack(sandbox: &Arc<dyn Sandbox>, at: &str, tar: &[u8]) -> Result<(), Error> {
     let mut tar = tar;
     soon("unpacking answers", sandbox.unpack(&path(at), &mut tar)).await
 }
 
-async fn pack(sandbox: &Arc<dyn Sandbox>, at: &str) -> Result<Vec<u8>, Error> {
+pub(super) async fn pack(sandbox: &Arc<dyn Sandbox>, at: &str) -> Result<Vec<u8>, Error> {
     let mut tar = Vec::new();
     soon("packing ends", async {
         sandbox.pack(&path(at)).await?.read_to_end(&mut tar).await.map_err(Error::from)
@@ -84,7 +91,7 @@ async fn pack(sandbox: &Arc<dyn Sandbox>, at: &str) -> Result<Vec<u8>, Error> {
 }
 
 /// Returns name, type, link target and content of each entry, ordered by name.
-fn entries(tar: Vec<u8>) -> Vec<(String, EntryType, Option<String>, Vec<u8>)> {
+pub(super) fn entries(tar: Vec<u8>) -> Vec<(String, EntryType, Option<String>, Vec<u8>)> {
     let mut archive = Archive::new(Cursor::new(tar));
     let mut all = Vec::new();
     for entry in archive.entries().unwrap() {
@@ -243,4 +250,17 @@ async fn a_cut_archive_is_an_error(fixture: Fixture) {
 async fn what_is_no_archive_is_an_error(fixture: Fixture) {
     let sandbox = fixture.start().await;
     assert!(unpack(&sandbox, "/tmp/in", &[b'x'; 4096]).await.is_err());
+}
+
+/// What cannot be held in memory, nor at its place, is neither.
+async fn an_archive_without_end_ends_where_space_does(fixture: Fixture) {
+    let mut config = fixture.config();
+    config.tmpfs = vec![Tmpfs { target: "/memory".into(), size_mb: 1 }];
+    let sandbox = fixture.start_with(&config).await;
+    let most = 0o77_777_777_777;
+    let begin = header(EntryType::Regular, b"bomb", b"", 0o644, most);
+    let mut bomb = AsyncReadExt::chain(begin.as_bytes().as_slice(), tokio::io::repeat(b'x'));
+    let unpacked = soon("unpacking ends", sandbox.unpack(&path("/memory/in"), &mut bomb)).await;
+    assert_eq!(kind(unpacked), Some(ErrorKind::ResourceExhausted));
+    assert_eq!(sh(&sandbox, "echo alive").await, "alive\n");
 }

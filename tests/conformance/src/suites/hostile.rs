@@ -1,13 +1,20 @@
 //! Commands against what reaches into their sandbox for the caller. They need programs that no shell can replace: see
 //! [`Kit::with_intruder`](crate::Kit::with_intruder).
-use std::{sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use agentkernel_core::{
-    Error, ErrorKind, ExecOptions, ExecSession, ExitStatus, Sandbox, TtySize, WriteOptions,
+    Depth, Error, ErrorKind, ExecOptions, ExecSession, ExitStatus, FileType, Sandbox, SandboxExt, TtySize,
+    WriteOptions,
 };
+use tokio::io::AsyncReadExt;
 
+use super::{
+    archives::{archive, entries, file, pack, unpack},
+    directories::names,
+    limits::HostDirectory,
+};
 use crate::{
-    fixture::{Fixture, command, end, output, path, read_until, script, script_with, sh},
+    fixture::{Fixture, command, content, end, output, path, read_until, script, script_with, sh},
     rule::rules,
     wait::{eventually, soon},
 };
@@ -18,6 +25,10 @@ rules![
     a_leased_terminal_holds_up_no_command[Files, ExecTty],
     a_traced_command_still_times_out[Files, KillTree],
     a_tracer_of_everything_ends_with_its_session[Files, KillTree],
+    files_are_answered_for_beside_a_fork_bomb[Files, PidsLimit],
+    a_tree_that_fits_nowhere_is_packed_as_it_is_read[Files],
+    a_directory_that_becomes_a_link_leads_no_tree_away[Files],
+    a_directory_that_becomes_a_link_leads_no_file_to_the_host[Files],
 ];
 
 const PROGRAM: &str = "/tmp/intruder";
@@ -30,6 +41,11 @@ async fn intruder(fixture: &Fixture, sandbox: &Arc<dyn Sandbox>, arguments: &[&s
     let mut session = sandbox.spawn(&command(&[&[PROGRAM], arguments].concat())).await.unwrap();
     soon("the intruder is at work", read_until(&mut session, "ready\n")).await;
     session
+}
+
+/// Returns whether an error says what is wrong inside, and not that nobody answers.
+fn is_typed(error: &Error) -> bool {
+    !matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Disconnected | ErrorKind::Unexpected)
 }
 
 /// What a command of a hostile sandbox may come to: its own end, or a refusal with a reason.
@@ -105,4 +121,88 @@ async fn a_tracer_of_everything_ends_with_its_session(fixture: Fixture) {
         sandbox.commands().await.unwrap().iter().all(|info| !info.running)
     });
     assert_eq!(sh(&sandbox, "echo alive").await, "alive\n");
+}
+
+async fn files_are_answered_for_beside_a_fork_bomb(fixture: Fixture) {
+    let mut config = fixture.config();
+    config.pids = Some(48);
+    let sandbox = fixture.start_with(&config).await;
+    sandbox.write_file("/tmp/file", b"old").await.unwrap();
+    let held = intruder(&fixture, &sandbox, &["fork"]).await;
+    for _ in 0..20 {
+        let wrote = soon("writing answers", sandbox.write_file("/tmp/file", b"new")).await;
+        assert!(wrote.as_ref().err().is_none_or(is_typed), "{wrote:?}");
+        match soon("reading answers", sandbox.read_file("/tmp/file")).await {
+            Ok(content) => assert!(content == b"new" || content == b"old" && wrote.is_err(), "{content:?}"),
+            Err(error) => assert!(is_typed(&error), "{error:?}"),
+        }
+    }
+    drop(held);
+    eventually!("files are written again", sandbox.write_file("/tmp/file", b"after").await.is_ok());
+    assert_eq!(sandbox.read_file("/tmp/file").await.unwrap(), b"after");
+}
+
+async fn a_tree_that_fits_nowhere_is_packed_as_it_is_read(fixture: Fixture) {
+    let sandbox = fixture.start().await;
+    sh(&sandbox, "mkdir /tmp/tree; truncate -s 1024G /tmp/tree/file").await;
+    let mut tar = soon("packing begins", sandbox.pack(&path("/tmp/tree"))).await.unwrap();
+    let mut begin = vec![0; 4 << 20];
+    soon("the first part comes", tar.read_exact(&mut begin)).await.unwrap();
+    drop(tar);
+    assert_eq!(soon("a command runs", sh(&sandbox, "echo alive")).await, "alive\n");
+}
+
+/// Makes `/tmp/tree/way`, which is now a directory and now a link to `target`, and returns what swaps them.
+async fn swapped(fixture: &Fixture, sandbox: &Arc<dyn Sandbox>, target: &str) -> ExecSession {
+    sh(sandbox, &format!("mkdir -p /tmp/tree/way && ln -s '{target}' /tmp/tree/other")).await;
+    let held = intruder(fixture, sandbox, &["swap", "/tmp/tree/way", "/tmp/tree/other"]).await;
+    for wanted in [FileType::Directory, FileType::Symlink] {
+        eventually!("it is both", {
+            sandbox.metadata(&path("/tmp/tree/way")).await.unwrap().file_type == wanted
+        });
+    }
+    held
+}
+
+/// How often each call is made while a path changes.
+const ROUNDS: usize = 100;
+
+async fn a_directory_that_becomes_a_link_leads_no_tree_away(fixture: Fixture) {
+    let sandbox = fixture.start().await;
+    sh(&sandbox, "mkdir /tmp/victim; printf secret >/tmp/victim/file").await;
+    let held = swapped(&fixture, &sandbox, "/tmp/victim").await;
+    let hostile = archive(&[file("way/file", b"x"), file("way/new", b"x")]);
+    for _ in 0..ROUNDS {
+        let unpacked = unpack(&sandbox, "/tmp/tree", &hostile).await;
+        assert!(unpacked.as_ref().err().is_none_or(is_typed), "{unpacked:?}");
+        match pack(&sandbox, "/tmp/tree").await {
+            Ok(tar) => assert!(entries(tar).iter().all(|(_, _, _, content)| content != b"secret")),
+            Err(error) => assert!(is_typed(&error), "{error:?}"),
+        }
+    }
+    let removed = soon("removing ends", sandbox.remove_path(&path("/tmp/tree"), Depth::Recursive)).await;
+    assert!(removed.as_ref().err().is_none_or(is_typed), "{removed:?}");
+    drop(held);
+    assert_eq!(names(&sandbox, "/tmp/victim").await, ["file"]);
+    assert_eq!(content(&sandbox, "/tmp/victim/file").await.unwrap(), b"secret");
+}
+
+async fn a_directory_that_becomes_a_link_leads_no_file_to_the_host(fixture: Fixture) {
+    let host = HostDirectory::new(&fixture);
+    let sandbox = fixture.start().await;
+    let held = swapped(&fixture, &sandbox, host.0.to_str().unwrap()).await;
+    let seen_outside = |content: &[u8]| content == b"of the host";
+    for _ in 0..ROUNDS {
+        let read = soon("reading answers", content(&sandbox, "/tmp/tree/way/file")).await;
+        assert!(!read.is_ok_and(|content| seen_outside(&content)));
+        let _missing = soon("writing answers", sandbox.write_file("/tmp/tree/way/file", b"x")).await;
+        let _missing = soon("making answers", sandbox.mkdir("/tmp/tree/way/new", false)).await;
+        let _missing = unpack(&sandbox, "/tmp/tree/way", &archive(&[file("file", b"x")])).await;
+        let tree = pack(&sandbox, "/tmp/tree/way/file").await.map(entries).unwrap_or_default();
+        assert!(!tree.iter().any(|(_, _, _, content)| seen_outside(content)));
+        let _missing = soon("removing answers", sandbox.remove_file("/tmp/tree/way/file")).await;
+    }
+    drop(held);
+    assert_eq!(fs::read(host.0.join("file")).unwrap(), b"of the host");
+    assert_eq!(fs::read_dir(&host.0).unwrap().count(), 1);
 }

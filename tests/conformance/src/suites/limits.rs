@@ -194,10 +194,10 @@ async fn the_root_is_writable_by_default(fixture: Fixture) {
 }
 
 /// A directory of the host, removed at the end.
-struct HostDirectory(PathBuf);
+pub(super) struct HostDirectory(pub(super) PathBuf);
 
 impl HostDirectory {
-    fn new(fixture: &Fixture) -> Self {
+    pub(super) fn new(fixture: &Fixture) -> Self {
         let directory = std::env::temp_dir().join(format!("agentkernel-{}", &*fixture.name()));
         fs::create_dir(&directory).unwrap();
         fs::write(directory.join("file"), "of the host").unwrap();
