@@ -4,6 +4,8 @@ mod channel;
 mod endpoint;
 mod pack;
 mod part;
+#[cfg(test)]
+mod swapping;
 mod unpack;
 mod worker;
 

@@ -125,3 +125,17 @@ fn a_tree_arrives_with_its_modes() {
     };
     assert_eq!((mode("d"), mode("d/f")), (0o700, 0o444));
 }
+
+#[test]
+fn a_directory_that_becomes_a_link_does_not_lead_out() {
+    let outer = TempDir::new().unwrap();
+    let (target, outside) = (outer.path().join("target"), outer.path().join("outside"));
+    fs::create_dir_all(target.join("way")).unwrap();
+    fs::create_dir(&outside).unwrap();
+    // What changed under its hands may end it.
+    let unpacked = crate::copy::swapping::while_swapped(&target, &outside, || {
+        into(&target, &[file("t/way/a"), file("t/way/d/b")]).is_ok()
+    });
+    assert!(unpacked.contains(&true));
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}
