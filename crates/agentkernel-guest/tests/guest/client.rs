@@ -147,20 +147,30 @@ impl Client {
 
     /// Sends data, then the end.
     pub(crate) fn feed(&mut self, channel: u32, bytes: &[u8]) {
+        if self.pour(channel, bytes) {
+            self.send(channel, &ToGuest::Eof);
+        }
+    }
+
+    /// Sends data, the first of its channel, and returns false if the guest wants no more. What was taken in the end is
+    /// all but the last window.
+    pub(crate) fn pour(&mut self, channel: u32, bytes: &[u8]) -> bool {
         let mut credit = WINDOW as usize;
         for part in bytes.chunks(MAX_DATA) {
             while credit < part.len() {
                 match self.next(channel) {
                     FromGuest::Credit(more) => credit += more as usize,
-                    // The guest wants no more.
-                    frame if frame.is_terminal() => return self.waiting.push((channel, frame)),
+                    frame if frame.is_terminal() => {
+                        self.waiting.push((channel, frame));
+                        return false;
+                    }
                     _ => {}
                 }
             }
             self.send(channel, &ToGuest::Data(part.to_vec()));
             credit -= part.len();
         }
-        self.send(channel, &ToGuest::Eof);
+        true
     }
 
     pub(crate) fn ping_after_hello(&mut self) {
