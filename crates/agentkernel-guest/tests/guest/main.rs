@@ -9,6 +9,7 @@
 
 mod client;
 mod commands;
+mod crowd;
 mod files;
 mod fuzzed;
 mod hostile;
