@@ -30,12 +30,17 @@ pub(crate) enum Outcome {
     Code(i32),
 }
 
-/// Runs the verb and returns the process's exit code.
-pub(crate) async fn dispatch(cli: &Cli) -> i32 {
-    let failed = match cli.verb {
+/// Returns what a verb ends with when it fails and nothing says more.
+pub(crate) fn failed(verb: &Verb) -> i32 {
+    match verb {
         Verb::Run(_) | Verb::Exec(_) | Verb::Attach(_) => report::AROUND_COMMAND,
         _ => report::FAILED,
-    };
+    }
+}
+
+/// Runs the verb and returns the process's exit code.
+pub(crate) async fn dispatch(cli: &Cli) -> i32 {
+    let failed = failed(&cli.verb);
     let shown = match call(cli).await {
         Ok(Outcome::Code(code)) => return code,
         Ok(Outcome::Show(view, is_failed)) => {

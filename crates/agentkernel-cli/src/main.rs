@@ -6,6 +6,7 @@ mod config;
 mod context;
 mod copy;
 mod output;
+mod panics;
 mod report;
 mod session;
 mod signals;
@@ -26,6 +27,7 @@ fn main() {
         Ok(cli) => cli,
         Err(error) => process::exit(usage(&error)),
     };
+    panics::tell_and_end(commands::failed(&cli.verb), cli.global.json);
     if cli.global.verbose {
         let filter = tracing_subscriber::EnvFilter::new("agentkernel=debug");
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().init();

@@ -1,8 +1,7 @@
 //! Our own terminal: whether there is one, its size, and raw mode that always ends.
 use std::{
     io::{self, IsTerminal},
-    panic,
-    sync::{Mutex, Once, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 use agentkernel_core::{Error, ErrorKind, Result, TtySize};
@@ -16,7 +15,6 @@ use crate::args::TerminalFlags;
 
 /// The mode to go back to, while the terminal is raw.
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
-static HOOK: Once = Once::new();
 
 /// Decides whether the command gets a terminal, and of which size.
 pub(crate) fn wanted(flags: &TerminalFlags, is_captured: bool) -> Result<Option<TtySize>> {
@@ -50,7 +48,7 @@ pub(crate) fn size() -> TtySize {
     }
 }
 
-/// Keeps our terminal raw until it is dropped, or the process panics.
+/// Keeps our terminal raw until it is dropped, or the process panics: see [`panics`](crate::panics).
 #[derive(Debug)]
 pub(crate) struct RawMode(());
 
@@ -60,14 +58,6 @@ impl RawMode {
             Error::unexpected("prepare the terminal", "its mode cannot be changed", io::Error::from(error))
         };
         let before = tcgetattr(stdin()).map_err(failed)?;
-        // The release build aborts on panic, without dropping anything.
-        HOOK.call_once(|| {
-            let hook = panic::take_hook();
-            panic::set_hook(Box::new(move |info| {
-                restore();
-                hook(info);
-            }));
-        });
         let mut raw = before.clone();
         raw.make_raw();
         *SAVED.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
@@ -82,7 +72,8 @@ impl Drop for RawMode {
     }
 }
 
-fn restore() {
+/// Gives the terminal back, if it is raw.
+pub(crate) fn restore() {
     if let Some(before) = SAVED.lock().unwrap_or_else(PoisonError::into_inner).take() {
         // A terminal that is gone needs no mode.
         let _gone = tcsetattr(stdin(), OptionalActions::Drain, &before);
