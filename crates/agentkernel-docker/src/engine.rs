@@ -17,12 +17,15 @@ use bollard::{
     },
 };
 use futures_util::StreamExt;
-use tokio::time::timeout;
+use tokio::{sync::oneshot, time::timeout};
 
 use crate::{DockerConfig, endpoint::Endpoint, error, id::ContainerId, transport};
 
 /// What every container's name begins with.
 pub(crate) const PREFIX: &str = "agentkernel-";
+
+/// How long the answer to a create is waited for by nobody but who removes what was made.
+const LATEST: Duration = Duration::from_secs(600);
 
 /// An engine.
 #[derive(Clone)]
@@ -113,7 +116,20 @@ impl Engine {
         body: ContainerCreateBody,
     ) -> Result<ContainerCreateResponse> {
         let options = CreateContainerOptions { name: Some(container_name(name)), ..Default::default() };
-        self.order("create sandbox", self.docker.create_container(Some(options), body)).await
+        let (sender, receiver) = oneshot::channel();
+        let engine = self.clone();
+        // A task of its own: an engine that answers after the deadline has made what nobody knows of.
+        tokio::spawn(async move {
+            let made = timeout(LATEST, engine.docker.create_container(Some(options), body)).await;
+            let Ok(made) = made else { return };
+            let Err(Ok(late)) = sender.send(made) else { return };
+            let Ok(id) = ContainerId::read(&late.id) else { return };
+            if let Err(error) = engine.remove(&id).await {
+                tracing::debug!(%error, "a container that came too late stays until it is reaped");
+            }
+        });
+        let gone = |_| EngineError::RequestTimeoutError;
+        self.order("create sandbox", async { receiver.await.map_err(gone)? }).await
     }
 
     pub(crate) async fn start(&self, id: &ContainerId) -> Result<()> {

@@ -47,7 +47,7 @@ impl DockerSandbox {
     }
 
     /// Asks the engine why the guest does not answer.
-    async fn explain(&self, operation: &'static str, error: Error) -> Error {
+    pub(crate) async fn explain(&self, operation: &'static str, error: Error) -> Error {
         let found = match self.find().await {
             Ok(Some(found)) => found,
             Ok(None) => return self.absent(operation),
@@ -71,17 +71,22 @@ impl DockerSandbox {
     /// Asks the guest to end everything, waits for it, and falls back to the engine.
     pub(crate) async fn halt_within(&self, grace: Duration) -> Result<()> {
         let was_bound = self.bound().id.is_some();
-        let id = match self.find().await? {
+        let (id, is_paused) = match self.find().await? {
             // Owned sandboxes go with their end: one that this handle knew and that is gone is halted.
             None if was_bound => return Ok(()),
             None => return Err(self.absent("stop sandbox")),
             Some(found) => match found.state() {
-                State::Running | State::Paused | State::Unknown => found.id,
+                State::Running | State::Unknown => (found.id, false),
+                State::Paused => (found.id, true),
                 State::Created | State::Stopped | State::Dead => return Ok(()),
                 _ => return Ok(()),
             },
         };
         let politely = async {
+            // It would not answer, and the engine lets go on what it kills.
+            if is_paused {
+                return Err(self.paused("stop sandbox"));
+            }
             let guest = self.guest("stop sandbox").await?;
             guest.shutdown(grace).await
         };
@@ -106,7 +111,7 @@ impl DockerSandbox {
     }
 
     /// Waits until a container does not run any more.
-    async fn is_over(&self, id: &ContainerId, patience: Duration) -> Result<bool> {
+    pub(crate) async fn is_over(&self, id: &ContainerId, patience: Duration) -> Result<bool> {
         let (deadline, mut pause) = (Instant::now() + patience, MIN_PAUSE);
         loop {
             let inspect = absent_is_none(self.shared.engine.inspect(id).await)?;

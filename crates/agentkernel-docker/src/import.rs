@@ -100,6 +100,10 @@ async fn drain<T>(
             Ok(Some(Ok(answer))) => take(&answer),
             Ok(Some(Err(source))) => {
                 let failure = images.engine().error("import image", source);
+                // Whatever is not about the engine itself is about the archive.
+                if failure.kind() != ErrorKind::Unexpected && failure.kind() != ErrorKind::InvalidConfig {
+                    return Err(failure);
+                }
                 return Err(Error::new(
                     ErrorKind::InvalidConfig,
                     "import image",

@@ -13,7 +13,8 @@ const YOUNG: Duration = Duration::from_secs(24 * 3600);
 pub(crate) async fn reap(shared: &Shared, plan: Reap) -> Result<Vec<Reaped>> {
     let dirs = RunDir::list(&shared.key)?;
     // Looked at before the engine is asked: what is made meanwhile is then neither here nor missing there.
-    let stale = dirs.iter().filter(|dir| was_booted(dir) || is_old(dir)).collect::<Vec<_>>();
+    let is_stale = |dir: &&RunDir| was_booted(dir) || name_of(dir).is_some() || is_old(dir);
+    let stale = dirs.iter().filter(is_stale).collect::<Vec<_>>();
     let mut found = shared.find_all(&Filter::default()).await?;
     let alive = found.iter().map(|found| found.labels.run_id.clone()).collect::<HashSet<_>>();
     if plan == Reap::Remove {
@@ -43,17 +44,21 @@ pub(crate) async fn reap(shared: &Shared, plan: Reap) -> Result<Vec<Reaped>> {
 /// Removes directories of sockets whose container is gone, as after the owner was killed, with the links to them.
 fn sweep(dirs: &[&RunDir], alive: &HashSet<String>) {
     for dir in dirs.iter().filter(|dir| !alive.contains(dir.run_id())) {
-        let boot = dir.boot_path();
-        let names = boot.ancestors().nth(2).unwrap_or(Path::new("/")).join("names");
-        let links = fs::read_dir(names).into_iter().flatten().flatten();
-        let of_it =
-            links.filter(|link| fs::read_link(link.path()).is_ok_and(|to| to.ends_with(dir.run_id())));
-        let name = of_it.filter_map(|link| link.file_name().to_str()?.parse::<SandboxName>().ok()).next();
         // A directory without a name has no link to remove: any name will do.
-        if let Some(name) = name.or_else(|| "x".parse().ok()) {
+        if let Some(name) = name_of(dir).or_else(|| "x".parse().ok()) {
             dir.remove(&name);
         }
     }
+}
+
+/// The name that leads to a directory. It gets one once its container is there: if that is not there now, it is gone.
+fn name_of(dir: &RunDir) -> Option<SandboxName> {
+    let boot = dir.boot_path();
+    let names = boot.ancestors().nth(2).unwrap_or(Path::new("/")).join("names");
+    let links = fs::read_dir(names).into_iter().flatten().flatten();
+    let mut of_it =
+        links.filter(|link| fs::read_link(link.path()).is_ok_and(|to| to.ends_with(dir.run_id())));
+    of_it.find_map(|link| link.file_name().to_str()?.parse().ok())
 }
 
 /// A directory with a control socket was booted: its container was there, so if it is not there now, it is gone.

@@ -24,6 +24,9 @@ use crate::{
     logs,
 };
 
+/// How long the engine may take to see that a container ended.
+const SETTLING: Duration = Duration::from_secs(1);
+
 /// A sandbox by name, and by id and run id once it was made or seen.
 #[derive(Debug)]
 pub(crate) struct DockerSandbox {
@@ -131,6 +134,7 @@ impl DockerSandbox {
                 Ok(())
             }
             Err(error) => {
+                let error = self.unless_removed(&id, error).await;
                 let removed = self.shared.engine.remove(&id).await;
                 run_dir.remove(&self.name);
                 self.bound().owned = None;
@@ -164,6 +168,7 @@ impl DockerSandbox {
                 if run_dir.connect_control().await.is_ok() {
                     return Ok(());
                 }
+                let error = self.unless_removed(&id, error).await;
                 let killed = match self.shared.engine.kill(&id).await {
                     Err(failure) if matches!(failure.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {
                         Ok(())
@@ -172,6 +177,27 @@ impl DockerSandbox {
                 };
                 Err(with_cleanup(error, killed))
             }
+        }
+    }
+
+    /// Returns why a boot failed, or that there is nothing to boot any more: what an engine says of a sandbox while
+    /// somebody removes it is no cause.
+    async fn unless_removed(&self, id: &ContainerId, error: Error) -> Error {
+        // It began, and ended by itself for all we know: then the engine removed it.
+        if error.kind() == ErrorKind::Disconnected && self.bound().owned.is_some() {
+            return error;
+        }
+        if error.kind() == ErrorKind::Disconnected {
+            // The engine learns a little later than we do that it ended.
+            let _told = self.is_over(id, SETTLING).await;
+        }
+        let is_there = match absent_is_none(self.shared.engine.inspect(id).await) {
+            Ok(found) => found.and_then(|found| found.state).map(|state| info::state(&state)),
+            Err(_) => return error,
+        };
+        match is_there {
+            None | Some(State::Dead) => self.absent("boot sandbox").with_source(error),
+            Some(_) => error,
         }
     }
 
@@ -254,7 +280,12 @@ impl Sandbox for DockerSandbox {
     }
 
     async fn spawn(&self, spec: &ExecSpec) -> Result<ExecSession> {
-        self.guest("start command").await?.spawn(spec).await
+        match self.guest("start command").await?.spawn(spec).await {
+            Err(error) if error.kind() == ErrorKind::Timeout => {
+                Err(self.explain("start command", error).await)
+            }
+            spawned => spawned,
+        }
     }
 
     async fn commands(&self) -> Result<Vec<CommandInfo>> {

@@ -197,6 +197,25 @@ async fn an_engine_that_dies_is_unavailable() {
     assert!(error.hint().unwrap().contains("docker.io"), "{error:?}");
 }
 
+/// Whoever asked for it has heard of a timeout by then, and does not know it.
+#[tokio::test]
+async fn a_container_that_is_made_after_the_deadline_is_removed() {
+    let late = |method: &str, path: &str, _: &Value| {
+        let create = method == "POST" && path == "/containers/create";
+        create.then(|| Answer::Late(Duration::from_secs(2), 201, json!({"Id": ID, "Warnings": []})))
+    };
+    let engine = ScriptedEngine::start(late, |_| ());
+    let error = start(&engine).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+    let removal = format!("DELETE /containers/{ID}");
+    assert!(!engine.requests().contains(&removal));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !engine.requests().contains(&removal) {
+        assert!(Instant::now() < deadline, "{:?}", engine.requests());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// A boot that the engine refuses leaves nothing.
 #[tokio::test]
 async fn a_start_that_fails_removes_the_container() {

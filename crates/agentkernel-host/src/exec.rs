@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use agentkernel_core::{
@@ -16,6 +17,7 @@ use agentkernel_core::{
 use agentkernel_guest::protocol::{CommandEntry, FromGuest, Request, Spawn, Status, ToGuest};
 use bytes::Bytes;
 use futures_core::Stream;
+use tokio::time::{Instant, Sleep, sleep};
 
 use crate::{
     GuestClient, REQUEST_DEADLINE,
@@ -25,6 +27,8 @@ use crate::{
 };
 
 const RUN: &str = "run command";
+/// How much longer than a command's deadline we wait for the guest, which enforces it: a guest that is paused cannot.
+const MARGIN: Duration = Duration::from_secs(10);
 
 pub(crate) async fn spawn(client: &GuestClient, spec: &ExecSpec) -> Result<ExecSession> {
     let options = &spec.options;
@@ -41,7 +45,7 @@ pub(crate) async fn spawn(client: &GuestClient, spec: &ExecSpec) -> Result<ExecS
         detached: spec.detached,
     });
     let program = spec.argv.first().map(|program| String::from_utf8_lossy(program.as_bytes()).into_owned());
-    let session = session(client, request, options.stdin).await.map_err(|error| {
+    let session = session(client, request, options.stdin, options.timeout).await.map_err(|error| {
         let about_the_program =
             matches!(error.kind(), ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable);
         match (about_the_program, program) {
@@ -58,10 +62,15 @@ pub(crate) async fn attach(client: &GuestClient, id: &ExecId, replay: Replay) ->
             .with_context("id", id)
     })?;
     let request = Request::Attach { id: number, replay: replay == Replay::Kept };
-    session(client, request, true).await.map_err(|error| error.with_context("id", id))
+    session(client, request, true, None).await.map_err(|error| error.with_context("id", id))
 }
 
-async fn session(client: &GuestClient, request: Request, stdin: bool) -> Result<ExecSession> {
+async fn session(
+    client: &GuestClient,
+    request: Request,
+    stdin: bool,
+    deadline: Option<Duration>,
+) -> Result<ExecSession> {
     let channel = Arc::new(client.request(request, |_, _| ())?);
     let id = match channel.answer(RUN, REQUEST_DEADLINE).await? {
         Frame::Other(FromGuest::Started { id }) => id,
@@ -70,7 +79,9 @@ async fn session(client: &GuestClient, request: Request, stdin: bool) -> Result<
     };
     let stdin = stdin.then(|| Box::pin(ChannelWriter::new(Arc::clone(&channel))) as Writer);
     let control = Arc::new(Control { channel: Arc::clone(&channel), ended: AtomicBool::new(false) });
-    let events = Output { channel, control: Arc::clone(&control), ended: false };
+    let overdue = deadline
+        .map(|deadline| Overdue { sleep: Box::pin(sleep(deadline.saturating_add(MARGIN))), waits: false });
+    let events = Output { channel, control: Arc::clone(&control), overdue, ended: false };
     Ok(ExecSession::new(id.into(), Box::pin(events), stdin, control))
 }
 
@@ -78,7 +89,32 @@ async fn session(client: &GuestClient, request: Request, stdin: bool) -> Result<
 struct Output {
     channel: Arc<Channel>,
     control: Arc<Control>,
+    overdue: Option<Overdue>,
     ended: bool,
+}
+
+/// Ends the wait for a guest that does not enforce a command's deadline.
+struct Overdue {
+    sleep: Pin<Box<Sleep>>,
+    /// Nothing has come since.
+    waits: bool,
+}
+
+impl Overdue {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Error> {
+        if !std::mem::replace(&mut self.waits, true) {
+            // Whoever reads much output late keeps the guest waiting, and not the other way round.
+            let soonest = Instant::now() + MARGIN;
+            if self.sleep.deadline() < soonest {
+                self.sleep.as_mut().reset(soonest);
+            }
+        }
+        ready!(self.sleep.as_mut().poll(context));
+        Poll::Ready(
+            Error::new(ErrorKind::Timeout, RUN, "the guest does not end the command at its deadline")
+                .with_hint("it may be paused or starved: look at `agentkernel inspect`"),
+        )
+    }
 }
 
 impl Stream for Output {
@@ -88,7 +124,15 @@ impl Stream for Output {
         if self.ended {
             return Poll::Ready(None);
         }
-        let event = match ready!(self.channel.poll_next(context)) {
+        let frame = match (self.channel.poll_next(context), &mut self.overdue) {
+            (Poll::Pending, None) => return Poll::Pending,
+            (Poll::Pending, Some(overdue)) => Err(ready!(overdue.poll(context))),
+            (Poll::Ready(frame), overdue) => {
+                overdue.iter_mut().for_each(|overdue| overdue.waits = false);
+                frame
+            }
+        };
+        let event = match frame {
             Ok(Frame::Stdout(bytes)) => return Poll::Ready(Some(Ok(ExecEvent::Stdout(bytes)))),
             Ok(Frame::Stderr(bytes)) => return Poll::Ready(Some(Ok(ExecEvent::Stderr(bytes)))),
             Ok(Frame::Other(FromGuest::Exited(status))) => status_of(status).map(ExecEvent::Exited),

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use agentkernel_core::{
-    BackendType, ErrorKind, Events, ExecOptions, ExecSpec, Result, SandboxPath, WriteOptions,
+    BackendType, ErrorKind, Events, ExecEvent, ExecOptions, ExecSpec, Result, SandboxPath, WriteOptions,
 };
 use agentkernel_guest::protocol::{
     DirectoryEntry, FileKind, FrameReader, FromGuest, GUEST_CHANNEL, Header, MAX_DATA, MAX_TO_GUEST, Status,
@@ -184,6 +184,29 @@ async fn a_connection_that_ends_before_the_exit_is_no_success() {
     .await
     .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Disconnected);
+}
+
+/// As of a guest that is paused, or that does not enforce it; one that still sends is only slow.
+#[tokio::test]
+async fn a_guest_that_lets_a_deadline_pass_is_not_waited_for() {
+    let (sandbox, mut liar) = pair().await;
+    let options = ExecOptions::default().with_timeout(Duration::from_secs(1));
+    let spec = ExecSpec::new(["true"], options).unwrap();
+    let (session, channel) = tokio::join!(sandbox.spawn(&spec), async {
+        let channel = liar.request().await;
+        liar.send(channel, FromGuest::Started { id: 1 }).await;
+        channel
+    });
+    let mut session = session.unwrap();
+    tokio::time::pause();
+    for _ in 0..3 {
+        liar.send(channel, FromGuest::Stdout(b"x".to_vec())).await;
+        assert!(matches!(session.next_event().await, Some(Ok(ExecEvent::Stdout(_)))));
+        tokio::time::advance(Duration::from_secs(9)).await;
+    }
+    let begin = tokio::time::Instant::now();
+    assert_eq!(soon(session.collect()).await.unwrap_err().kind(), ErrorKind::Timeout);
+    assert!(begin.elapsed() <= Duration::from_secs(11), "{:?}", begin.elapsed());
 }
 
 #[tokio::test]

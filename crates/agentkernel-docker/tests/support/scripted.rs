@@ -2,6 +2,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -18,6 +19,8 @@ pub(crate) const ID: &str = "abababababababababababababababababababababababababa
 /// What a test makes of a request; `None` closes the connection, and [`Answer::Silence`] keeps it.
 pub(crate) enum Answer {
     Json(u16, Value),
+    /// As `Json`, and as late.
+    Late(Duration, u16, Value),
     Raw(Vec<u8>),
     Endless,
     Silence,
@@ -112,8 +115,11 @@ async fn serve(
     let path = target.split('?').next().unwrap_or_default();
     log.lock().unwrap().push(format!("{method} {path}"));
     let answer = script(method, path, &body).unwrap_or_else(|| honest(method, path, &body, lie, made));
+    if let Answer::Late(late, ..) = answer {
+        tokio::time::sleep(late).await;
+    }
     match answer {
-        Answer::Json(status, value) => {
+        Answer::Json(status, value) | Answer::Late(_, status, value) => {
             let body = if status == 204 { String::new() } else { value.to_string() };
             let head = format!(
                 "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
