@@ -15,8 +15,11 @@ use crate::{
 };
 
 /// Every backend with the package and the test that runs the kit on it.
-const BACKENDS: [(&str, &str, &str); 2] =
-    [("fake", "agentkernel-conformance", "fake"), ("docker", "agentkernel-docker", "conformance")];
+const BACKENDS: [(&str, &str, &str); 3] = [
+    ("fake", "agentkernel-conformance", "fake"),
+    ("docker", "agentkernel-docker", "conformance"),
+    ("podman", "agentkernel-docker", "conformance_podman"),
+];
 
 /// Which backend, and how the verdict is told.
 #[derive(Debug, Args)]
@@ -50,8 +53,7 @@ pub(crate) fn conformance(options: &Options) -> Result<()> {
         bail!("there is no such backend; use one of: {known}");
     }
     for (name, package, test) in BACKENDS.into_iter().filter(|(name, ..)| chosen(name)) {
-        let missing = if name == "docker" { machine::no_docker() } else { None };
-        if let Some(reason) = missing {
+        if let Some(reason) = machine::no_backend(name) {
             if options.backend.is_some() || machine::requires(name) {
                 bail!("{name}: {reason}");
             }

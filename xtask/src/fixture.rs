@@ -8,55 +8,58 @@ use crate::process::{command, feed, read, run, say, succeeds};
 
 /// Raised when what is in the images changes, so that old ones are built anew.
 const RECIPE: u32 = 1;
+/// What is built.
+pub(crate) const IMAGES: [&str; 3] = ["agentkernel-test", "busybox", "agentkernel-empty"];
 const BUSYBOX: &str = "/bin/busybox";
 const LABEL: &str = "fixture";
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Builds what is missing or old: `agentkernel-test`, `busybox` (unless someone else's is there), `agentkernel-empty`.
-pub(crate) fn build() -> Result<()> {
+/// Builds in an engine what is missing or old: `agentkernel-test`, `busybox` (unless someone else's is there), `agentkernel-empty`.
+pub(crate) fn build(engine: &str) -> Result<()> {
     let program = fs::read(BUSYBOX).with_context(|| format!("there is no {BUSYBOX}"))?;
     let version = format!("{RECIPE}-{}", program.len());
-    if label("agentkernel-test").as_deref() != Some(&version) {
+    if label(engine, "agentkernel-test").as_deref() != Some(&version) {
         import(
+            engine,
             "agentkernel-test",
             &version,
             &[&format!("ENV {PATH}"), r#"CMD ["sh"]"#],
             busybox_root(&program)?,
         )?;
     }
-    // `docker tag` over a real busybox would take it away from whoever pulled it.
-    if label("busybox").is_none_or(|old| !old.is_empty() && old != version) {
-        run(&mut command("docker", ["tag", "agentkernel-test", "busybox"]))?;
+    // A tag over a real busybox would take it away from whoever pulled it.
+    if label(engine, "busybox").is_none_or(|old| !old.is_empty() && old != version) {
+        run(&mut command(engine, ["tag", "agentkernel-test", "busybox"]))?;
     }
-    if label("agentkernel-empty").as_deref() != Some(&version) {
-        import("agentkernel-empty", &version, &[], Builder::new(Vec::new()).into_inner()?)?;
+    if label(engine, "agentkernel-empty").as_deref() != Some(&version) {
+        import(engine, "agentkernel-empty", &version, &[], Builder::new(Vec::new()).into_inner()?)?;
     }
-    say("fixture images are there: agentkernel-test, busybox, agentkernel-empty");
+    say(&format!("{engine}: fixture images are there: {}", IMAGES.join(", ")));
     Ok(())
 }
 
 /// Returns our label of an image, empty for an image of someone else's, `None` if there is no such image.
-fn label(image: &str) -> Option<String> {
-    if !succeeds(&mut command("docker", ["image", "inspect", image])) {
+fn label(engine: &str, image: &str) -> Option<String> {
+    if !succeeds(&mut command(engine, ["image", "inspect", image])) {
         return None;
     }
     let format = format!("{{{{index .Config.Labels \"{LABEL}\"}}}}");
     Some(
-        read(&mut command("docker", ["image", "inspect", "--format", &format, image]))
+        read(&mut command(engine, ["image", "inspect", "--format", &format, image]))
             .unwrap_or_default()
             .trim()
             .to_owned(),
     )
 }
 
-fn import(name: &str, version: &str, changes: &[&str], archive: Vec<u8>) -> Result<()> {
+fn import(engine: &str, name: &str, version: &str, changes: &[&str], archive: Vec<u8>) -> Result<()> {
     let label = format!("LABEL {LABEL}={version}");
     let mut args = vec!["import", "--change", &label];
     for change in changes {
         args.extend(["--change", change]);
     }
     args.extend(["-", name]);
-    feed(&mut command("docker", args), archive).map(drop)
+    feed(&mut command(engine, args), archive).map(drop)
 }
 
 /// A root file system with busybox, its applets, root and an ordinary user.

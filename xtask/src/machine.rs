@@ -1,20 +1,48 @@
 //! What this machine has of what the suites need.
 use std::path::Path;
 
-use crate::process::{command, read, succeeds};
+use crate::{
+    fixture,
+    process::{command, read, succeeds},
+};
 
 /// Why the Docker suites cannot run here; `None` if they can.
 pub(crate) fn no_docker() -> Option<&'static str> {
     if !succeeds(&mut command("docker", ["info", "--format", "{{.ServerVersion}}"])) {
         return Some("no Docker Engine answers: run `cargo xtask provision` as root");
     }
-    if !succeeds(&mut command(
-        "docker",
-        ["image", "inspect", "agentkernel-test", "agentkernel-empty", "busybox"],
-    )) {
-        return Some("the fixture images are missing: run `cargo xtask provision`");
+    no_images("docker")
+}
+
+/// Why the Podman suites cannot run here; `None` if they can.
+pub(crate) fn no_podman() -> Option<&'static str> {
+    if !podman_answers() {
+        return Some("no service of Podman answers: run `cargo xtask provision` as root");
     }
-    None
+    no_images("podman")
+}
+
+/// The command itself needs no service, so it is told to use it.
+pub(crate) fn podman_answers() -> bool {
+    succeeds(&mut command("podman", ["--url", PODMAN_SOCKET, "version", "--format", "{{.Server.Version}}"]))
+}
+
+/// Where provisioning makes Podman listen: where root's always does.
+pub(crate) const PODMAN_SOCKET: &str = "unix:///run/podman/podman.sock";
+
+fn no_images(engine: &str) -> Option<&'static str> {
+    let there =
+        fixture::IMAGES.iter().all(|image| succeeds(&mut command(engine, ["image", "inspect", image])));
+    (!there).then_some("the fixture images are missing: run `cargo xtask provision`")
+}
+
+/// Why a backend cannot be tested here; `None` if it can.
+pub(crate) fn no_backend(name: &str) -> Option<&'static str> {
+    match name {
+        "docker" => no_docker(),
+        "podman" => no_podman(),
+        _ => None,
+    }
 }
 
 /// Why some tests of the guest skip themselves; `None` if they run.

@@ -1,4 +1,5 @@
-//! Makes a Debian or Ubuntu machine ready for the suites: packages, a running Docker Engine, fixture images.
+//! Makes a Debian or Ubuntu machine ready for the suites: packages, a running Docker Engine and Podman service,
+//! fixture images in both.
 use std::{
     env,
     fs::{self, File},
@@ -12,13 +13,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     fixture,
-    machine::is_root,
+    machine::{PODMAN_SOCKET, is_root, podman_answers},
     process::{command, run, say, succeeds},
 };
 
 /// Packages, each with a file that shows it is there already.
-const PACKAGES: [(&str, &str); 4] = [
+const PACKAGES: [(&str, &str); 5] = [
     ("docker.io", "/usr/sbin/dockerd"),
+    ("podman", "/usr/bin/podman"),
     ("busybox-static", "/usr/share/doc/busybox-static"),
     ("hyperfine", "/usr/bin/hyperfine"),
     ("docker-registry", "/usr/bin/docker-registry"),
@@ -29,7 +31,9 @@ const ENGINE_START: Duration = Duration::from_secs(90);
 pub(crate) fn provision() -> Result<()> {
     install()?;
     start_engine()?;
-    fixture::build()
+    fixture::build("docker")?;
+    start_podman()?;
+    fixture::build("podman")
 }
 
 fn install() -> Result<()> {
@@ -74,7 +78,7 @@ fn start_engine() -> Result<()> {
     }
     if Path::new("/run/systemd/system").exists() {
         run(&mut command("systemctl", ["start", "docker"]))?;
-        return wait_for_engine("see `journalctl -u docker`");
+        return wait_for("the Docker Engine", engine_answers, "see `journalctl -u docker`");
     }
     let log = env::temp_dir().join("agentkernel-dockerd.log");
     mount_cgroups()?;
@@ -86,16 +90,8 @@ fn start_engine() -> Result<()> {
             let _absent = fs::remove_file(stale);
         }
     }
-    say("$ dockerd (detached)");
-    let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-    // A session of its own: it must outlive this terminal and its Ctrl-C.
-    command("setsid", ["dockerd"])
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output)
-        .spawn()
-        .context("dockerd did not start")?;
-    wait_for_engine(&format!("see {}", log.display()))
+    detached(&["dockerd"], &log)?;
+    wait_for("the Docker Engine", engine_answers, &format!("see {}", log.display()))
 }
 
 /// A container without a cgroup mount is what many CI machines are.
@@ -109,13 +105,45 @@ fn mount_cgroups() -> Result<()> {
     }
 }
 
-fn wait_for_engine(advice: &str) -> Result<()> {
+/// Starts a server that outlives this terminal and its Ctrl-C: in a session of its own.
+fn detached(words: &[&str], log: &Path) -> Result<()> {
+    say(&format!("$ {} (detached)", words.join(" ")));
+    let output = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    command("setsid", words)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .spawn()
+        .with_context(|| format!("{} did not start", words[0]))
+        .map(drop)
+}
+
+/// Starts Podman's service. With runc: crun takes no machine that has both kinds of cgroups mounted.
+fn start_podman() -> Result<()> {
+    if podman_answers() {
+        return Ok(());
+    }
+    if !is_root() {
+        bail!("no service of Podman answers, and only root can start one for the suites");
+    }
+    let socket = Path::new(PODMAN_SOCKET.trim_start_matches("unix://"));
+    if let Some(dir) = socket.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    // One that a killed service left behind keeps the next one from listening.
+    let _absent = fs::remove_file(socket);
+    let log = env::temp_dir().join("agentkernel-podman.log");
+    detached(&["podman", "--runtime", "runc", "system", "service", "--time=0", PODMAN_SOCKET], &log)?;
+    wait_for("Podman's service", podman_answers, &format!("see {}", log.display()))
+}
+
+fn wait_for(what: &str, answers: fn() -> bool, advice: &str) -> Result<()> {
     let deadline = Instant::now() + ENGINE_START;
     while Instant::now() < deadline {
-        if engine_answers() {
+        if answers() {
             return Ok(());
         }
         thread::sleep(Duration::from_millis(200));
     }
-    bail!("the Docker Engine does not answer after {} s: {advice}", ENGINE_START.as_secs())
+    bail!("{what} does not answer after {} s: {advice}", ENGINE_START.as_secs())
 }

@@ -5,17 +5,23 @@ use agentkernel_core::Registry;
 pub(crate) fn registry() -> Registry {
     let registry = Registry::new();
     #[cfg(feature = "docker")]
-    let registry = registry.with(
-        agentkernel_core::BackendType::Docker,
-        agentkernel_docker::DockerBackend::UPPER_BOUND,
-        Box::new(|| {
-            Box::pin(async {
-                let backend =
-                    agentkernel_docker::DockerBackend::connect(agentkernel_docker::DockerConfig::default())
-                        .await?;
+    let registry = [agentkernel_docker::EngineKind::Docker, agentkernel_docker::EngineKind::Podman]
+        .into_iter()
+        .fold(registry, engine);
+    registry
+}
+
+#[cfg(feature = "docker")]
+fn engine(registry: Registry, kind: agentkernel_docker::EngineKind) -> Registry {
+    use agentkernel_docker::{DockerBackend, DockerConfig};
+    registry.with(
+        kind.backend_type(),
+        DockerBackend::UPPER_BOUND,
+        Box::new(move || {
+            Box::pin(async move {
+                let backend = DockerBackend::connect(DockerConfig::default().with_kind(kind)).await?;
                 Ok(backend as std::sync::Arc<dyn agentkernel_core::Backend>)
             })
         }),
-    );
-    registry
+    )
 }

@@ -37,36 +37,47 @@ impl Context {
         self.choice.map_or_else(|| self.registry.backend_types().collect(), |choice| vec![choice])
     }
 
-    /// Finds a sandbox. A single backend is not asked, so that this works while its engine hangs; several are asked at
-    /// once, and two that have the name are an error.
+    /// Finds a sandbox. The only backend that is there is not asked, so that this works while its engine hangs; several
+    /// are asked at once. Two that have the name are an error; one that is there and does not answer is taken where no
+    /// other has it: then the verb itself finds out.
     pub(crate) async fn sandbox(&self, name: &SandboxName) -> Result<Arc<dyn Sandbox>> {
         let types = self.backend_types();
-        if let [only] = types.as_slice() {
-            return Ok(self.registry.connect(*only).await?.sandbox(name.clone()));
+        let connected = join_all(types.iter().map(|backend_type| self.registry.connect(*backend_type))).await;
+        let mut sandboxes = Vec::new();
+        let mut absent = None;
+        for backend in connected {
+            match backend {
+                Ok(backend) => sandboxes.push(backend.sandbox(name.clone())),
+                Err(error) => absent = absent.or(Some(error)),
+            }
         }
-        let answers = join_all(types.iter().map(|backend_type| async {
-            let ask = async {
-                let sandbox = self.registry.connect(*backend_type).await?.sandbox(name.clone());
-                sandbox.inspect().await.map(|_| sandbox)
-            };
-            timeout(LOCATE, ask).await
-        }))
-        .await;
-        // A backend that is not there or does not answer has no say: that is not known to be the one.
-        let mut found = answers.into_iter().filter_map(|answer| answer.ok()?.ok());
-        match (found.next(), found.next()) {
-            (Some(sandbox), None) => Ok(sandbox),
-            (Some(one), Some(other)) => Err(Error::new(
-                ErrorKind::Conflict,
-                "find sandbox",
-                "two backends have a sandbox of this name",
-            )
+        if sandboxes.len() < 2 {
+            let nothing = || absent.unwrap_or_else(|| not_found(name));
+            return sandboxes.pop().ok_or_else(nothing);
+        }
+        let answers = join_all(sandboxes.iter().map(|sandbox| timeout(LOCATE, sandbox.inspect()))).await;
+        let (mut found, mut silent) = (Vec::new(), Vec::new());
+        for (sandbox, answer) in sandboxes.into_iter().zip(answers) {
+            match answer {
+                Ok(Ok(_)) => found.push(sandbox),
+                Ok(Err(error)) if error.kind() == ErrorKind::NotFound => {}
+                Ok(Err(_)) | Err(_) => silent.push(sandbox),
+            }
+        }
+        let (mut candidates, message) = if found.is_empty() {
+            (silent, "several backends do not answer whether they have it")
+        } else {
+            (found, "several backends have a sandbox of this name")
+        };
+        if candidates.len() < 2 {
+            return candidates.pop().ok_or_else(|| not_found(name));
+        }
+        let error = Error::new(ErrorKind::Conflict, "find sandbox", message)
             .with_context("name", name)
-            .with_context("backend", one.backend_type())
-            .with_context("backend", other.backend_type())
-            .with_hint(format!("say which: `--backend {}`", one.backend_type()))),
-            (None, _) => Err(not_found(name)),
-        }
+            .with_hint(format!("say which: `--backend {}`", candidates[0].backend_type()));
+        Err(candidates
+            .iter()
+            .fold(error, |error, sandbox| error.with_context("backend", sandbox.backend_type())))
     }
 
     /// Asks every backend that is there. One that is not is passed over, unless there is no other.

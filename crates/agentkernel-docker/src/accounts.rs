@@ -13,6 +13,7 @@ use agentkernel_core::{Error, ErrorKind, Result, SandboxName};
 use tokio::time::timeout;
 
 use crate::{
+    EngineKind,
     create::Prepared,
     engine::{Engine, absent_is_none},
     error,
@@ -32,7 +33,7 @@ pub(crate) async fn check(engine: &Engine, prepared: &Prepared) -> Result<()> {
     let refusal = match checked.await {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(refusal)) => refusal,
-        Err(_) => return Err(error::timed_out("boot sandbox")),
+        Err(_) => return Err(error::timed_out("boot sandbox", engine.kind())),
     };
     Err(refusal.into_error(prepared.is_first, &prepared.labels.name))
 }
@@ -76,6 +77,10 @@ impl Look for Inside<'_> {
     async fn entry(&self, path: &str) -> Result<Entry, Refusal> {
         let stat = absent_is_none(self.engine.stat_path(self.id, path).await).map_err(Self::unseen(path))?;
         Ok(stat.map_or(Entry::Absent, |stat| kind(stat.file_mode, stat.size)))
+    }
+
+    fn shows_places(&self) -> bool {
+        self.engine.kind() == EngineKind::Docker
     }
 
     async fn link_text(&self, path: &str) -> Result<String, Refusal> {

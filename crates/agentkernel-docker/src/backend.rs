@@ -11,7 +11,6 @@ use tokio::sync::OnceCell;
 
 use crate::{
     DockerConfig,
-    endpoint::{self, Surroundings},
     engine::{Engine, absent_is_none},
     health,
     id::ContainerId,
@@ -20,13 +19,14 @@ use crate::{
     reap,
     request::list_labels,
     sandbox::DockerSandbox,
+    search::{self, Surroundings},
     volumes::DockerVolumes,
 };
 
 /// How many containers are inspected at once.
 const INSPECTIONS: usize = 8;
 
-/// A local Docker engine.
+/// A local engine: Docker or Podman.
 #[derive(Debug)]
 pub struct DockerBackend {
     shared: Arc<Shared>,
@@ -49,13 +49,14 @@ impl DockerBackend {
     /// What this backend can do at best, anywhere.
     pub const UPPER_BOUND: Capabilities = health::UPPER_BOUND;
 
-    /// Finds the engine. Nothing is sent to it: [`health`](Backend::health) is the first to ask.
+    /// Finds the engine and who it is. It need not answer yet: [`health`](Backend::health) is the first to insist.
     ///
     /// # Errors
-    /// `Unavailable` with everything that was tried; `PermissionDenied` if the engine's socket is closed to us;
+    /// `Unavailable` with everything that was tried, or if another engine than wanted answers at the address; `PermissionDenied` if the engine's socket is closed to us;
     /// `InvalidConfig` or `Unsupported` for an address that cannot be used.
     pub async fn connect(config: DockerConfig) -> Result<Arc<Self>> {
-        let endpoint = endpoint::resolve(config.endpoint.as_deref(), &Surroundings::of_this_process())?;
+        let around = Surroundings::of_this_process();
+        let (endpoint, _) = search::find(config.endpoint.as_deref(), config.kind, &around).await?;
         let key = endpoint.key();
         let engine = Engine::new(endpoint, config)?;
         let host = host_context()?;
@@ -121,7 +122,7 @@ impl Shared {
 #[async_trait]
 impl Backend for DockerBackend {
     fn backend_type(&self) -> BackendType {
-        BackendType::Docker
+        self.shared.engine.kind().backend_type()
     }
 
     async fn health(&self) -> Result<Health> {
@@ -138,7 +139,7 @@ impl Backend for DockerBackend {
     async fn list(&self, filter: &Filter) -> Result<Vec<SandboxInfo>> {
         let (health, found) = tokio::try_join!(self.shared.health(), self.shared.find_all(filter))?;
         let isolation = health.capabilities.isolation();
-        Ok(found.iter().map(|found| found.info(isolation)).collect())
+        Ok(found.iter().map(|found| found.info(self.backend_type(), isolation)).collect())
     }
 
     async fn reap(&self, plan: Reap) -> Result<Vec<Reaped>> {

@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use agentkernel_core::{
-    BackendType, Error, ErrorKind, Lifetime, Result, SandboxConfig, SandboxPath, State, User, WORKSPACE,
+    Error, ErrorKind, Lifetime, Result, SandboxConfig, SandboxPath, State, User, WORKSPACE,
 };
 use agentkernel_host::{BootConnection, BootSocket, Configure, GuestSandbox, PublishedPorts};
 use tokio::{task::JoinHandle, time::interval};
@@ -31,7 +31,9 @@ pub(crate) struct Booted {
 /// `Unsupported` naming the field that the guest finds otherwise than asked; the container runs then and must go.
 pub(crate) async fn boot(shared: &Shared, prepared: Prepared) -> Result<Booted> {
     let name = prepared.labels.name.clone();
-    let tell = |error: Error| error.with_context("sandbox", &name).with_context("backend", "docker");
+    let tell = |error: Error| {
+        error.with_context("sandbox", &name).with_context("backend", shared.engine.kind().backend_type())
+    };
     meet(shared, prepared).await.map_err(tell)
 }
 
@@ -56,7 +58,7 @@ async fn meet(shared: &Shared, prepared: Prepared) -> Result<Booted> {
         return Err(error);
     }
     let ports = ports.serve(&client);
-    Ok(Booted { guest: GuestSandbox::new(client, labels.name, BackendType::Docker), ports })
+    Ok(Booted { guest: GuestSandbox::new(client, labels.name, shared.engine.kind().backend_type()), ports })
 }
 
 /// Starts and accepts at once: the guest connects some 20 ms before the engine says that it started.
@@ -75,7 +77,7 @@ async fn connect(shared: &Shared, id: &ContainerId, boot: BootSocket) -> Result<
             connection = &mut accept => {
                 return match connection {
                     Ok(connection) => Ok(connection),
-                    Err(error) => Err(error.with_hint("see the engine's log: journalctl -u docker")),
+                    Err(error) => Err(error.with_hint(shared.engine.kind().log())),
                 };
             }
             result = &mut start.0, if !started => {

@@ -1,16 +1,21 @@
 //! How to reach the engine, and how long to wait for it.
 use std::{path::PathBuf, time::Duration};
 
-/// How to reach the engine. The default finds it as the docker command does.
+use crate::EngineKind;
+
+/// How to reach the engine. The default finds it as the docker command does, and Podman's service if there is no Docker.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DockerConfig {
     /// The engine's address, `unix:///path`. Default: `DOCKER_HOST`, `DOCKER_CONTEXT`, the current context of the docker
-    /// command, then the usual sockets.
+    /// command, `CONTAINER_HOST`, then the usual sockets. What names Docker's engine does not concern Podman, and the other
+    /// way round.
     pub endpoint: Option<String>,
     /// The directory of the docker command's config, where credentials for registries are. Default: `DOCKER_CONFIG`, else
     /// `~/.docker`.
     pub credentials: Option<PathBuf>,
+    /// Which engine it must be. Default: either, Docker first.
+    pub kind: Option<EngineKind>,
     /// The guest's program. Default: found beside the executable.
     pub guest: Option<PathBuf>,
     /// How long the engine may take to answer a question.
@@ -26,6 +31,7 @@ impl Default for DockerConfig {
         Self {
             endpoint: None,
             credentials: None,
+            kind: None,
             guest: None,
             request_timeout: Duration::from_secs(5),
             boot_timeout: Duration::from_secs(30),
@@ -46,6 +52,13 @@ impl DockerConfig {
     #[must_use]
     pub fn with_credentials(mut self, directory: impl Into<PathBuf>) -> Self {
         self.credentials = Some(directory.into());
+        self
+    }
+
+    /// Sets [`kind`](Self::kind).
+    #[must_use]
+    pub fn with_kind(mut self, kind: EngineKind) -> Self {
+        self.kind = Some(kind);
         self
     }
 

@@ -12,12 +12,13 @@ use bollard::models::{ContainerCreateBody, HostConfig};
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
+    EngineKind,
     backend::{MAX_PAUSE, Shared},
     error, hosts,
     id::ContainerId,
     images::ImageDefaults,
-    info,
-    request::{self, DEFAULT_OPEN_FILES, Plan},
+    info, limits,
+    request::{self, Plan},
     verify,
 };
 
@@ -117,6 +118,7 @@ async fn create_in(
         deadline: spec.time_to_live.map(|ttl| created + ttl.as_secs()),
     };
     let (boot, hosts) = (run_dir.bind_boot()?, hosts::ensure(run_dir)?);
+    let limits = limits::of(shared.engine.endpoint().listener);
     let plan = Plan {
         name,
         spec,
@@ -124,7 +126,9 @@ async fn create_in(
         guest,
         boot: &run_dir.boot_path(),
         hosts: &hosts,
-        open_files: open_files(),
+        open_files: limits.open_files,
+        processes: (shared.engine.kind() == EngineKind::Podman).then_some(limits.processes),
+        scratch: shared.engine.kind().scratch(),
         recursive_read_only: crate::health::recursive_read_only(health),
         has_pids_limit: health.capabilities.has(Capability::PidsLimit),
     };
@@ -148,6 +152,9 @@ async fn create_in(
             Some(image) => image,
             None => shared.images.defaults(&used).await?,
         };
+        if shared.engine.kind() == EngineKind::Podman && !spec.read_only {
+            shared.engine.open_root(&id).await?;
+        }
         run_dir.publish(name)?;
         Ok(Prepared {
             id: id.clone(),
@@ -197,12 +204,6 @@ fn recorded(spec: &SandboxSpec, ports: &BoundPorts) -> agentkernel_core::Sandbox
     config
 }
 
-/// Returns the hard limit of open files that the engine can surely give: it runs on this machine too.
-fn open_files() -> u64 {
-    let ours = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
-    ours.unwrap_or(DEFAULT_OPEN_FILES).min(DEFAULT_OPEN_FILES)
-}
-
 /// Sends the create, pulling the image and waiting for a dying namesake as needed.
 async fn post(
     shared: &Shared,
@@ -230,7 +231,9 @@ async fn post(
                 shared.images.pull_to_end(&reference).await?;
                 may_pull = false;
             }
-            Some(404) => return Err(missing_image(image, reference.is_local(), failure)),
+            Some(404) => {
+                return Err(missing_image(image, reference.is_local(), failure, shared.engine.kind()));
+            }
             Some(409) => match namesake(shared, name, failure).await? {
                 None if Instant::now() < deadline => tokio::time::sleep(MAX_PAUSE).await,
                 None => return Err(taken(name)),
@@ -241,15 +244,15 @@ async fn post(
     }
 }
 
-fn missing_image(image: &str, local: bool, source: Error) -> Error {
+fn missing_image(image: &str, local: bool, source: Error, engine: EngineKind) -> Error {
     let hint = if local {
-        "this name is never pulled: was it made on this machine? see `docker images`".to_owned()
+        format!("this name is never pulled: was it made on this machine? see `{} images`", engine.command())
     } else {
-        format!("pull it: `--pull missing`, or `docker pull {image}`")
+        format!("pull it: `--pull missing`, or `{} pull {image}`", engine.command())
     };
     Error::new(ErrorKind::NotFound, "create sandbox", "image not found")
         .with_source(source)
-        .with_context("backend", "docker")
+        .with_context("backend", engine.backend_type())
         .with_context("image", image)
         .with_hint(hint)
 }

@@ -13,13 +13,17 @@ use bollard::{
     query_parameters::{
         ContainerArchiveInfoOptions, CreateContainerOptions, DownloadFromContainerOptions,
         InspectContainerOptions, KillContainerOptions, ListContainersOptions, RemoveContainerOptions,
-        StartContainerOptions,
+        StartContainerOptions, UploadToContainerOptions,
     },
 };
+use bytes::Bytes;
 use futures_util::StreamExt;
+use hyper::Request;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::{sync::oneshot, time::timeout};
 
-use crate::{DockerConfig, endpoint::Endpoint, error, id::ContainerId, transport};
+use crate::{DockerConfig, EngineKind, endpoint::Endpoint, error, id::ContainerId, podman, transport};
 
 /// What every container's name begins with.
 pub(crate) const PREFIX: &str = "agentkernel-";
@@ -53,7 +57,7 @@ impl Engine {
             24 * 3600,
             API_DEFAULT_VERSION,
         )
-        .map_err(|source| error::map("reach the Docker engine", source, &endpoint))?;
+        .map_err(|source| error::map("reach the engine", source, &endpoint))?;
         Ok(Self { docker, endpoint, config })
     }
 
@@ -69,6 +73,10 @@ impl Engine {
         &self.endpoint
     }
 
+    pub(crate) fn kind(&self) -> EngineKind {
+        self.endpoint.kind
+    }
+
     /// Maps an error of a stream of the client's.
     pub(crate) fn error(&self, operation: &'static str, source: EngineError) -> agentkernel_core::Error {
         error::map(operation, source, &self.endpoint)
@@ -80,7 +88,12 @@ impl Engine {
         operation: &'static str,
         call: impl Future<Output = Result<T, EngineError>>,
     ) -> Result<T> {
-        self.within(self.config.request_timeout, operation, call).await
+        // Podman answers about a container between two steps of its start or removal only.
+        let deadline = match self.kind() {
+            EngineKind::Docker => self.config.request_timeout,
+            EngineKind::Podman => self.config.request_timeout.max(self.config.boot_timeout),
+        };
+        self.within(deadline, operation, call).await
     }
 
     /// Gives an order: making, starting and removing take longer than answering.
@@ -101,13 +114,13 @@ impl Engine {
         match timeout(deadline, call).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(source)) => Err(error::map(operation, source, &self.endpoint)),
-            Err(_) => Err(error::timed_out(operation)
+            Err(_) => Err(error::timed_out(operation, self.kind())
                 .with_context("seconds", format_args!("{:.1}", deadline.as_secs_f32()))),
         }
     }
 
     pub(crate) async fn info(&self) -> Result<SystemInfo> {
-        self.ask("ask the Docker engine what it can do", self.docker.info()).await
+        self.ask("ask the engine what it can do", self.docker.info()).await
     }
 
     pub(crate) async fn create(
@@ -143,6 +156,18 @@ impl Engine {
         self.ask("boot sandbox", self.docker.get_container_archive_info(id.as_str(), Some(options))).await
     }
 
+    /// Makes the root writable for its owner, as it is on Docker: on Podman it is only for who may pass over permissions.
+    pub(crate) async fn open_root(&self, id: &ContainerId) -> Result<()> {
+        let options = UploadToContainerOptions { path: "/".to_owned(), ..Default::default() };
+        let archive = podman::root_entry().map_err(|source| {
+            Error::new(ErrorKind::Unexpected, "create sandbox", "an archive cannot be written")
+                .with_source(source)
+        })?;
+        let archive = bollard::body_full(Bytes::from(archive));
+        self.order("create sandbox", self.docker.upload_to_container(id.as_str(), Some(options), archive))
+            .await
+    }
+
     /// Returns the beginning of the archive of a path, at least 512 bytes unless it is shorter.
     pub(crate) async fn archive_head(&self, id: &ContainerId, path: &str) -> Result<Vec<u8>> {
         let options = DownloadFromContainerOptions { path: path.to_owned() };
@@ -159,24 +184,73 @@ impl Engine {
     }
 
     pub(crate) async fn inspect(&self, id: &ContainerId) -> Result<ContainerInspectResponse> {
-        let none = None::<InspectContainerOptions>;
-        self.ask("inspect sandbox", self.docker.inspect_container(id.as_str(), none)).await
+        self.inspect_any(id.as_str()).await
     }
 
     /// Inspects whatever has a sandbox's name, ours or not. No id begins with the prefix: it has letters that no id has.
     pub(crate) async fn inspect_name(&self, name: &SandboxName) -> Result<Option<ContainerInspectResponse>> {
-        let none = None::<InspectContainerOptions>;
-        let name = container_name(name);
-        absent_is_none(self.ask("inspect sandbox", self.docker.inspect_container(&name, none)).await)
+        absent_is_none(self.inspect_any(&container_name(name)).await)
+    }
+
+    async fn inspect_any(&self, name: &str) -> Result<ContainerInspectResponse> {
+        let operation = "inspect sandbox";
+        match self.kind() {
+            EngineKind::Docker => {
+                let none = None::<InspectContainerOptions>;
+                self.ask(operation, self.docker.inspect_container(name, none)).await
+            }
+            EngineKind::Podman => {
+                let address = format!("/containers/{name}/json");
+                let mut answer = self.ask(operation, self.get(&address)).await?;
+                podman::state(&mut answer["State"]["Status"]);
+                self.read(operation, answer).map(podman::translate)
+            }
+        }
     }
 
     pub(crate) async fn list(&self, labels: Vec<String>, running: bool) -> Result<Vec<ContainerSummary>> {
+        let operation = "list sandboxes";
         let mut filters = HashMap::from([("label".to_owned(), labels)]);
         if running {
             filters.insert("status".to_owned(), vec!["running".to_owned()]);
         }
-        let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
-        self.ask("list sandboxes", self.docker.list_containers(Some(options))).await
+        match self.kind() {
+            EngineKind::Docker => {
+                let options =
+                    ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
+                self.ask(operation, self.docker.list_containers(Some(options))).await
+            }
+            EngineKind::Podman => {
+                let filters = serde_json::to_string(&filters).unwrap_or_default();
+                let address = format!("/containers/json?all=true&filters={}", encode(&filters));
+                let mut answer = self.ask(operation, self.get(&address)).await?;
+                for container in answer.as_array_mut().into_iter().flatten() {
+                    podman::state(&mut container["State"]);
+                }
+                self.read(operation, answer)
+            }
+        }
+    }
+
+    /// Asks without the client, which refuses whole answers for a word that it does not know.
+    async fn get(&self, address: &str) -> Result<Value, EngineError> {
+        let request = Request::get(format!("http://docker{address}")).body(bollard::body_full(Bytes::new()));
+        let response = transport::send(self.endpoint.path.clone(), request?).await?;
+        let status_code = response.status().as_u16();
+        let body = transport::collect(response.into_body()).await?;
+        if status_code < 400 {
+            return Ok(serde_json::from_slice(&body)?);
+        }
+        let words = serde_json::from_slice::<Value>(&body).ok();
+        let message = words.and_then(|words| words["message"].as_str().map(str::to_owned));
+        Err(EngineError::DockerResponseServerError {
+            status_code,
+            message: message.unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned()),
+        })
+    }
+
+    fn read<T: DeserializeOwned>(&self, operation: &'static str, answer: Value) -> Result<T> {
+        serde_json::from_value(answer).map_err(|source| self.error(operation, source.into()))
     }
 
     pub(crate) async fn kill(&self, id: &ContainerId) -> Result<()> {
@@ -208,10 +282,22 @@ impl Engine {
         };
         match timeout(self.config.boot_timeout, removal).await {
             Ok(result) => result,
-            Err(_) => Err(error::timed_out("remove sandbox")
-                .with_hint(format!("remove it by hand: docker rm -f {}", &id.as_str()[..12]))),
+            Err(_) => Err(error::timed_out("remove sandbox", self.kind()).with_hint(format!(
+                "remove it by hand: {} rm -f {}",
+                self.kind().command(),
+                &id.as_str()[..12]
+            ))),
         }
     }
+}
+
+/// Encodes a query's value.
+fn encode(text: &str) -> String {
+    let one = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(one).collect()
 }
 
 /// Makes "there is no such object" an answer.

@@ -4,7 +4,7 @@ use std::{error::Error as StdError, io};
 use agentkernel_core::{Error, ErrorKind};
 use bollard::errors::Error as EngineError;
 
-use crate::{endpoint::Endpoint, transport::NotConnected};
+use crate::{EngineKind, endpoint::Endpoint, podman, transport::NotConnected};
 
 /// The longest message of the engine's that is kept, in characters.
 const MAX_MESSAGE: usize = 2000;
@@ -42,18 +42,18 @@ fn message_of(error: &Error) -> Option<&EngineMessage> {
 pub(crate) fn map(operation: &'static str, error: EngineError, endpoint: &Endpoint) -> Error {
     match error {
         EngineError::DockerResponseServerError { status_code, message } => {
-            refused(operation, status_code, &message)
+            refused(operation, status_code, &message, endpoint.kind)
         }
-        EngineError::DockerStreamError { error } => refused(operation, 500, &error),
+        EngineError::DockerStreamError { error } => refused(operation, 500, &error, endpoint.kind),
         EngineError::IOError { err } => match err.downcast::<NotConnected>() {
             Ok(NotConnected(source)) => endpoint.unreachable(source).with_operation(operation),
-            Err(source) => lost(operation, source),
+            Err(source) => lost(operation, source, endpoint.kind),
         },
-        EngineError::RequestTimeoutError => timed_out(operation),
+        EngineError::RequestTimeoutError => timed_out(operation, endpoint.kind),
         EngineError::HyperResponseError { err } if err.is_parse() => garbled(operation, err),
         EngineError::HyperResponseError { err } => match find_io(&err) {
             Some(too_long) if too_long.kind() == io::ErrorKind::Other => garbled(operation, err),
-            _ => lost(operation, err),
+            _ => lost(operation, err, endpoint.kind),
         },
         other => garbled(operation, other),
     }
@@ -71,27 +71,28 @@ fn find_io<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a io::Error> {
 }
 
 /// Says that the engine did not answer in time.
-pub(crate) fn timed_out(operation: &'static str) -> Error {
+pub(crate) fn timed_out(operation: &'static str, engine: EngineKind) -> Error {
     Error::new(ErrorKind::Timeout, operation, "the engine did not answer in time")
-        .with_hint("see whether it is stuck: docker info")
+        .with_hint(format!("see whether it is stuck: {} info", engine.command()))
 }
 
-fn lost(operation: &'static str, source: impl StdError + Send + Sync + 'static) -> Error {
+fn lost(operation: &'static str, source: impl StdError + Send + Sync + 'static, engine: EngineKind) -> Error {
     Error::new(ErrorKind::Disconnected, operation, "the engine closed the connection before it answered")
         .with_source(source)
-        .with_hint("see the engine's log: journalctl -u docker")
+        .with_hint(engine.log())
 }
 
 fn garbled(operation: &'static str, source: impl StdError + Send + Sync + 'static) -> Error {
     Error::unexpected(operation, "the engine's answer cannot be read", source)
 }
 
-fn refused(operation: &'static str, status: u16, text: &str) -> Error {
+fn refused(operation: &'static str, status: u16, text: &str, engine: EngineKind) -> Error {
     let text = text.trim().chars().take(MAX_MESSAGE).collect::<String>();
+    let status = if engine == EngineKind::Podman { podman::status(status, &text) } else { status };
     let (kind, message, hint) = classify(status, &text);
     let error = Error::new(kind, operation, message).with_source(EngineMessage { status, text });
     match hint {
-        Some(hint) => error.with_hint(hint),
+        Some(hint) => error.with_hint(hint.replace("{engine}", engine.command())),
         None => error,
     }
 }
@@ -103,13 +104,13 @@ fn classify(status: u16, text: &str) -> (ErrorKind, &'static str, Option<&'stati
             "could not find bridge",
             ErrorKind::Unavailable,
             "the engine's network `bridge` is gone",
-            Some("restart the engine: sudo systemctl restart docker"),
+            Some("restart the engine: sudo systemctl restart {engine}"),
         ),
         (
             "no space left on device",
             ErrorKind::ResourceExhausted,
             "the engine's disk is full",
-            Some("free space: docker system prune"),
+            Some("free space: {engine} system prune"),
         ),
         (
             "bind source path does not exist",
@@ -161,7 +162,7 @@ mod tests {
 
     #[test]
     fn kinds_follow_the_words_and_then_the_status() {
-        let kind = |status, text: &str| refused("boot sandbox", status, text).kind();
+        let kind = |status, text: &str| refused("boot sandbox", status, text, EngineKind::Docker).kind();
         assert_eq!(kind(404, "No such container: x"), ErrorKind::NotFound);
         assert_eq!(kind(500, "could not find bridge docker0: route ip+net"), ErrorKind::Unavailable);
         assert_eq!(kind(500, "mkdir: No space left on device"), ErrorKind::ResourceExhausted);
@@ -171,7 +172,7 @@ mod tests {
 
     #[test]
     fn the_engines_words_are_the_source_and_not_the_message() {
-        let error = refused("boot sandbox", 500, "secret words");
+        let error = refused("boot sandbox", 500, "secret words", EngineKind::Docker);
         assert!(!error.to_string().contains("secret words"));
         assert!(says(&error, "secret words"));
         assert_eq!(status(&error), Some(500));

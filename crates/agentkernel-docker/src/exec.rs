@@ -2,7 +2,7 @@
 //! files work while the engine is stopped or busy.
 use std::time::Duration;
 
-use agentkernel_core::{BackendType, Error, ErrorKind, Result, State};
+use agentkernel_core::{Error, ErrorKind, Result, State};
 use agentkernel_host::{GuestSandbox, RunDir};
 use tokio::time::{Instant, sleep};
 
@@ -39,7 +39,8 @@ impl DockerSandbox {
                 Err(error) => self.explain(operation, error).await,
             });
         };
-        let guest = GuestSandbox::new(client.clone(), self.name.clone(), BackendType::Docker);
+        let guest =
+            GuestSandbox::new(client.clone(), self.name.clone(), self.shared.engine.kind().backend_type());
         let mut bound = self.bound();
         bound.run_id.get_or_insert_with(|| dir.run_id().to_owned());
         bound.guest = Some(guest.clone());

@@ -13,7 +13,7 @@ pub fn container(answer: &[u8]) {
     let _differences = verify::made(&Default::default(), &inspect);
     let _targets = info::targets(&inspect);
     if let Ok(Some(found)) = info::read(inspect) {
-        let info = found.info(Isolation::Process);
+        let info = found.info(agentkernel_core::BackendType::Docker, Isolation::Process);
         assert_eq!(info.id, found.id.as_str());
         serde_json::to_string(&info).unwrap();
     }

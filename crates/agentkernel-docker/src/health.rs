@@ -48,7 +48,7 @@ pub(crate) fn read(info: &SystemInfo, kernel: &str) -> Result<Health> {
     if system != "linux" || theirs != kernel {
         return Err(Error::new(
             ErrorKind::Unavailable,
-            "use the Docker engine",
+            "use the engine",
             "it runs on another kernel, in a virtual machine or on another host",
         )
         .with_context("engine's kernel", format_args!("{system} {theirs}"))

@@ -12,10 +12,11 @@ use bollard::{
 use futures_util::StreamExt;
 
 use crate::{
-    credentials,
-    endpoint::Surroundings,
+    EngineKind, credentials,
     engine::{Engine, absent_is_none},
-    error, import, pull, snapshot,
+    error, import, podman, pull,
+    search::Surroundings,
+    snapshot,
 };
 
 /// The images of an engine.
@@ -41,6 +42,10 @@ impl DockerImages {
 
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    fn command(&self) -> &'static str {
+        self.engine.kind().command()
     }
 
     /// Asks by the engine's id of the image, or by a checked name.
@@ -134,7 +139,10 @@ impl ImageStore for DockerImages {
                 "an image of this name is never pulled",
             )
             .with_context("image", image)
-            .with_hint("make it on this machine, or import it: `docker import`, `docker load`"));
+            .with_hint(format!(
+                "make it on this machine, or import it: `{0} import`, `{0} load`",
+                self.command()
+            )));
         }
         let directory =
             self.engine.config().credentials.clone().or_else(|| Surroundings::of_this_process().config_dir());
@@ -154,8 +162,12 @@ impl ImageStore for DockerImages {
         let mut all = Vec::new();
         for image in self.engine.ask("list images", call).await? {
             for tag in image.repo_tags.iter().filter(|tag| *tag != "<none>:<none>") {
+                let tag = match self.engine.kind() {
+                    EngineKind::Docker => tag.as_str(),
+                    EngineKind::Podman => podman::short_name(tag),
+                };
                 let mut info = ImageInfo::new(tag, &image.id);
-                let name = tag.rsplit_once(':').map_or(tag.as_str(), |(name, _)| name);
+                let name = tag.rsplit_once(':').map_or(tag, |(name, _)| name);
                 info.digest = digest_of(&image.repo_digests, name);
                 info.size = u64::try_from(image.size).unwrap_or_default();
                 info.created = image.created;
@@ -173,7 +185,7 @@ impl ImageStore for DockerImages {
             Err(failure) => {
                 let failure = match error::status(&failure) {
                     Some(409) => failure.with_hint("remove the sandboxes that use it first"),
-                    Some(404) => failure.with_hint("see `docker images`"),
+                    Some(404) => failure.with_hint(format!("see `{} images`", self.command())),
                     _ => failure,
                 };
                 Err(failure.with_context("image", image))

@@ -94,7 +94,8 @@ async fn drain<T>(
     loop {
         match timeout(patience, answers.next()).await {
             Err(_) => {
-                return Err(error::timed_out("import image").with_context("seconds", patience.as_secs()));
+                return Err(error::timed_out("import image", images.engine().kind())
+                    .with_context("seconds", patience.as_secs()));
             }
             Ok(None) => return Ok(()),
             Ok(Some(Ok(answer))) => take(&answer),

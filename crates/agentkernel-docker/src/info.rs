@@ -47,9 +47,9 @@ impl Found {
         self.inspect.host_config.clone().unwrap_or_default()
     }
 
-    pub(crate) fn info(&self, isolation: Isolation) -> SandboxInfo {
+    pub(crate) fn info(&self, backend: BackendType, isolation: Isolation) -> SandboxInfo {
         let StateLabels { name, config, owner, created, deadline, .. } = &self.labels;
-        let mut info = SandboxInfo::new(name.clone(), self.id.as_str(), BackendType::Docker, self.state());
+        let mut info = SandboxInfo::new(name.clone(), self.id.as_str(), backend, self.state());
         info.isolation = isolation;
         info.exit_code = self.exit_code();
         info.image = image_of(config).to_owned();
@@ -198,7 +198,7 @@ mod tests {
         let info = read(container("/agentkernel-demo", everything()))
             .unwrap()
             .unwrap()
-            .info(Isolation::RootContainer);
+            .info(BackendType::Docker, Isolation::RootContainer);
         assert_eq!((info.state, info.exit_code), (State::Stopped, Some(137)));
         let told = |capability| {
             let one = info.restrictions.iter().find(|one| one.capability == capability).unwrap();
@@ -219,8 +219,10 @@ mod tests {
         config.network = Some(Network::Full);
         config.disk_mb = Some(5);
         config.allow_weaker = vec![Capability::DiskLimit];
-        let info =
-            read(container("/agentkernel-demo", config)).unwrap().unwrap().info(Isolation::RootContainer);
+        let info = read(container("/agentkernel-demo", config))
+            .unwrap()
+            .unwrap()
+            .info(BackendType::Docker, Isolation::RootContainer);
         let disk = info.restrictions.iter().find(|one| one.capability == Capability::DiskLimit).unwrap();
         assert_eq!((disk.asked.as_str(), disk.configured.as_str(), disk.allowed_weaker), ("5 MiB", "", true));
     }

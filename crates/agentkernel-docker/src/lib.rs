@@ -1,4 +1,4 @@
-//! The Docker backend of agentkernel.
+//! The Docker and Podman backends of agentkernel.
 //!
 //! Containers and images go through the Engine API; everything that happens inside goes through the guest, which is
 //! process 1 of the container and connects out, once, to a socket of ours. See [`DockerBackend`].
@@ -52,18 +52,23 @@ mod exec;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzz;
+mod greeting;
 mod health;
 mod hosts;
 mod id;
 mod images;
 mod import;
 mod info;
+mod kind;
+mod limits;
 mod logs;
 mod peer;
+mod podman;
 mod pull;
 mod reap;
 mod request;
 mod sandbox;
+mod search;
 mod snapshot;
 mod transport;
 mod verify;
@@ -71,3 +76,4 @@ mod volumes;
 
 pub use backend::DockerBackend;
 pub use config::DockerConfig;
+pub use kind::EngineKind;

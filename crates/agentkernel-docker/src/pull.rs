@@ -67,7 +67,7 @@ impl Pull {
     }
 
     fn silent(&self, patience: Duration) -> Error {
-        error::timed_out("pull image")
+        error::timed_out("pull image", self.images.engine().kind())
             .with_context("image", &self.image)
             .with_context("seconds", patience.as_secs())
     }

@@ -20,8 +20,9 @@ use crate::{engine::PREFIX, volumes};
 pub(crate) const DEFAULT_IMAGE: &str = "busybox";
 /// Processes and threads, unless the caller says otherwise: enough for a build, not for a fork bomb.
 pub(crate) const DEFAULT_PIDS: u32 = 2048;
-/// The most open files of a process, unless the caller says otherwise; less where this process may have less.
-pub(crate) const DEFAULT_OPEN_FILES: u64 = 1 << 20;
+/// The most open files of a process, unless the caller says otherwise, and the most processes of a user; less where this
+/// process may have less.
+pub(crate) const MAX_LIMIT: u64 = 1 << 20;
 /// The size of `/dev/shm`, and of each of `/tmp` and `/run` where the root is read-only. It counts as memory.
 pub(crate) const MEMORY_FILES: i64 = 64 << 20;
 /// Where our hosts file shows.
@@ -43,6 +44,10 @@ pub(crate) struct Plan<'a> {
     pub hosts: &'a Path,
     /// The hard limit of open files that the engine can surely give.
     pub open_files: u64,
+    /// The hard limit of processes of a user: Podman sets one above its own unless told, and then nothing starts.
+    pub processes: Option<u64>,
+    /// The directories that stay writable under a read-only root, with their modes.
+    pub scratch: &'static [(&'static str, &'static str)],
     /// Whether the engine makes read-only mounts read-only all the way down.
     pub recursive_read_only: bool,
     /// Whether default limits can be set.
@@ -93,12 +98,14 @@ impl Plan<'_> {
         };
         let cpus = spec.vcpus.filter(|_| enforced(Capability::CpuLimit));
         let open_files = to_i64(spec.open_files.unwrap_or(self.open_files));
+        let mut ulimits = vec![ulimit("core", 0), ulimit("nofile", open_files)];
+        ulimits.extend(self.processes.map(|most| ulimit("nproc", to_i64(most))));
         Ok(HostConfig {
             memory,
             memory_swap: memory,
             nano_cpus: cpus.map(|cpus| i64::from(cpus.milli()) * 1_000_000),
             pids_limit: pids.map(i64::from),
-            ulimits: Some(vec![ulimit("core", 0), ulimit("nofile", open_files)]),
+            ulimits: Some(ulimits),
             cap_drop: Some(vec!["ALL".to_owned()]),
             cap_add: Some(capabilities(spec)),
             security_opt: Some(security_options(spec)),
@@ -127,7 +134,7 @@ impl Plan<'_> {
         let spec = self.spec;
         let mut all = HashMap::new();
         if spec.read_only && !spec.is_weaker(Capability::ReadOnlyRoot) {
-            for (target, mode) in [("/tmp", "1777"), ("/run", "755")] {
+            for &(target, mode) in self.scratch {
                 if !self.is_taken(target) {
                     all.insert(target.to_owned(), options(MEMORY_FILES.to_string(), mode));
                 }
@@ -295,6 +302,8 @@ pub(crate) mod tests {
             boot: Path::new("/run/agentkernel/key/id/boot"),
             hosts: Path::new("/run/agentkernel/key/hosts"),
             open_files: 4096,
+            processes: None,
+            scratch: crate::EngineKind::Docker.scratch(),
             recursive_read_only: false,
             has_pids_limit: has.has(Capability::PidsLimit),
         }

@@ -63,7 +63,7 @@ impl DockerSandbox {
     pub(crate) fn error(&self, kind: ErrorKind, operation: &'static str, message: &'static str) -> Error {
         Error::new(kind, operation, message)
             .with_context("sandbox", &self.name)
-            .with_context("backend", "docker")
+            .with_context("backend", self.shared.engine.kind().backend_type())
     }
 
     /// Asks the engine for this sandbox: the one that the handle is bound to, else the one of its name. A namesake made
@@ -202,8 +202,11 @@ impl DockerSandbox {
     }
 
     pub(crate) fn paused(&self, operation: &'static str) -> Error {
-        self.error(ErrorKind::Conflict, operation, "the engine has paused it")
-            .with_hint(format!("let it go on: docker unpause agentkernel-{}", self.name))
+        self.error(ErrorKind::Conflict, operation, "the engine has paused it").with_hint(format!(
+            "let it go on: {} unpause agentkernel-{}",
+            self.shared.engine.kind().command(),
+            self.name
+        ))
     }
 }
 
@@ -244,7 +247,7 @@ impl Sandbox for DockerSandbox {
     }
 
     fn backend_type(&self) -> BackendType {
-        BackendType::Docker
+        self.shared.engine.kind().backend_type()
     }
 
     fn host(&self) -> &HostContext {
@@ -257,7 +260,7 @@ impl Sandbox for DockerSandbox {
 
     async fn inspect(&self) -> Result<SandboxInfo> {
         let (health, found) = tokio::join!(self.shared.health(), self.require("inspect sandbox"));
-        Ok(found?.info(health?.capabilities.isolation()))
+        Ok(found?.info(self.backend_type(), health?.capabilities.isolation()))
     }
 
     async fn create(&self, spec: &SandboxSpec) -> Result<()> {

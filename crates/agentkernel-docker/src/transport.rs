@@ -1,6 +1,8 @@
 //! One connection to the engine's socket per request, with a bound on what an answer may weigh.
 use std::{
-    fmt, io,
+    fmt,
+    future::poll_fn,
+    io,
     path::PathBuf,
     pin::Pin,
     task::{Context, Poll},
@@ -9,7 +11,7 @@ use std::{
 use bollard::{BollardRequest, errors::Error};
 use hyper::{
     Response, Uri,
-    body::Incoming,
+    body::{Body, Incoming},
     client::conn::http1,
     header::{HOST, HeaderValue},
 };
@@ -39,10 +41,18 @@ impl std::error::Error for NotConnected {
 }
 
 /// Sends one request over a connection of its own: cheap on a unix socket, and nothing is left of one that was dropped.
-pub(crate) async fn send(socket: PathBuf, mut request: BollardRequest) -> Result<Response<Incoming>, Error> {
+pub(crate) async fn send(socket: PathBuf, request: BollardRequest) -> Result<Response<Incoming>, Error> {
     let stream = UnixStream::connect(&socket)
         .await
         .map_err(|error| Error::IOError { err: io::Error::new(error.kind(), NotConnected(error)) })?;
+    send_over(stream, request).await
+}
+
+/// Sends one request over a connection that was just made.
+pub(crate) async fn send_over(
+    stream: UnixStream,
+    mut request: BollardRequest,
+) -> Result<Response<Incoming>, Error> {
     let path = request.uri().path();
     let endless = ["/wait", "/logs"].iter().any(|end| path.ends_with(end))
         || matches!(path, "/images/create" | "/images/load");
@@ -58,6 +68,17 @@ pub(crate) async fn send(socket: PathBuf, mut request: BollardRequest) -> Result
         }
     });
     Ok(sender.send_request(request).await?)
+}
+
+/// Reads an answer to its end: its length is bounded by the connection's.
+pub(crate) async fn collect(mut body: Incoming) -> Result<Vec<u8>, Error> {
+    let mut all = Vec::new();
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        if let Ok(data) = frame?.into_data() {
+            all.extend_from_slice(&data);
+        }
+    }
+    Ok(all)
 }
 
 /// A stream that fails after so many bytes were read.

@@ -1,6 +1,6 @@
 //! What was asked for against what was made: the request with the engine's own answer, and both with what the guest
 //! finds in its own `/proc` and cgroup. Engines drop fields that they do not know, silently.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agentkernel_core::{Capabilities, Capability, Error, ErrorKind, Network, SandboxConfig};
 use agentkernel_host::Report;
@@ -57,7 +57,7 @@ pub(crate) fn made(body: &ContainerCreateBody, found: &ContainerInspectResponse)
     let has = |set: &BTreeSet<String>, begin: &str| set.iter().any(|option| option.starts_with(begin));
     all.compare("no_new_privileges", &has(&wanted, "no-new-privileges"), &has(&given, "no-new-privileges"));
     all.compare("syscall_filter", &has(&wanted, "seccomp"), &has(&given, "seccomp"));
-    all.compare("tmpfs", &asked.tmpfs.clone().unwrap_or_default(), &host.tmpfs.clone().unwrap_or_default());
+    all.compare("tmpfs", &tmpfs(asked), &tmpfs(host));
     all.compare("mounts", &mounts(asked), &mounts(host));
     all.compare("mounts", &0, &host.binds.as_ref().map_or(0, Vec::len));
     all.compare("lifetime", &asked.auto_remove.unwrap_or(false), &host.auto_remove.unwrap_or(false));
@@ -169,7 +169,7 @@ pub(crate) fn refuse_warnings(warnings: &[String]) -> Option<Error> {
             "the engine did not take over all that was asked for",
         )
         .with_context("warning", first.chars().take(500).collect::<String>())
-        .with_hint("see what the engine can do: docker info"),
+        .with_hint("see what the engine can do: `docker info`, `podman info`"),
     )
 }
 
@@ -199,6 +199,15 @@ fn capabilities(names: Option<&Vec<String>>) -> BTreeSet<String> {
 
 fn security_options(host: &HostConfig) -> BTreeSet<String> {
     host.security_opt.iter().flatten().cloned().collect()
+}
+
+/// Podman adds words of its own: how the mount propagates, and that it begins with what the image has there.
+fn tmpfs(host: &HostConfig) -> BTreeMap<String, Vec<String>> {
+    let words = |options: &String| {
+        let words = options.split(',').filter(|word| !matches!(*word, "rprivate" | "tmpcopyup"));
+        words.map(str::to_owned).collect()
+    };
+    host.tmpfs.iter().flatten().map(|(target, options)| (target.clone(), words(options))).collect()
 }
 
 fn mounts(host: &HostConfig) -> BTreeSet<(String, String, String, bool)> {

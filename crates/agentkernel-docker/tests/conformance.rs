@@ -7,12 +7,13 @@ use std::{process::ExitCode, sync::Arc};
 
 use agentkernel_conformance::Kit;
 use agentkernel_core::Backend;
-use agentkernel_docker::DockerBackend;
+use agentkernel_docker::{DockerBackend, EngineKind};
 
 fn main() -> ExitCode {
     let kit = Kit::new("docker", || async {
         guest::built();
-        let backend: Arc<dyn Backend> = DockerBackend::connect(guest::config()).await?;
+        let backend: Arc<dyn Backend> =
+            DockerBackend::connect(guest::config().with_kind(EngineKind::Docker)).await?;
         Ok(backend)
     });
     // Known before it is built: a list of the trials needs no build.

@@ -104,7 +104,7 @@ async fn what_the_engine_cannot_enforce_is_refused_before_anything_is_made() {
     let error = start(&engine).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.message().contains("`pids`"), "{error}");
-    assert_eq!(engine.requests(), ["GET /info"]);
+    assert_eq!(engine.requests(), ["GET /_ping", "GET /info"]);
 }
 
 /// An engine without the guest's program is no backend; what is there can be looked at all the same.

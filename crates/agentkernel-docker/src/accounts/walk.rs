@@ -31,6 +31,11 @@ pub(super) enum Entry {
 /// A look at a container's files.
 pub(super) trait Look {
     fn entry(&self, path: &str) -> impl Future<Output = Result<Entry, Refusal>> + Send;
+    /// Whether what is mounted is in its place before the start. Else what is absent is made by the start, and of a
+    /// mount's own place the mount is shown.
+    fn shows_places(&self) -> bool {
+        true
+    }
     fn link_text(&self, path: &str) -> impl Future<Output = Result<String, Refusal>> + Send;
 }
 
@@ -131,7 +136,11 @@ impl<L: Look> Walk<'_, L> {
         let mut path = String::new();
         for name in names(target) {
             path = format!("{path}/{name}");
+            if path == target && !self.look.shows_places() {
+                return Ok(());
+            }
             match self.entry(&path).await? {
+                Entry::Absent if !self.look.shows_places() => return Ok(()),
                 Entry::Link => {
                     return Err(Refusal::new(&path, "a link leads what is mounted there elsewhere"));
                 }

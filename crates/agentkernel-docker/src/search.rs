@@ -1,0 +1,385 @@
+//! Finding an engine: what was named, as the docker and podman commands take it, else the usual places.
+use std::{env, io, path::PathBuf, time::Duration};
+
+use agentkernel_core::{Error, ErrorKind, Result};
+
+use crate::{
+    EngineKind, context,
+    endpoint::{Endpoint, is_socket, reason, with_tried},
+    greeting::{Greeting, greet},
+};
+
+/// How long an engine may take to greet. One that is silent is taken for what it was asked to be: commands in its
+/// sandboxes work without it.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What the search depends on, so that it can be tested without touching the process.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Surroundings {
+    pub docker_host: Option<String>,
+    pub docker_context: Option<String>,
+    pub docker_config: Option<PathBuf>,
+    pub container_host: Option<String>,
+    pub runtime_dir: Option<PathBuf>,
+    pub home: Option<PathBuf>,
+    /// Put before the absolute usual places; empty outside tests.
+    pub root: PathBuf,
+}
+
+impl Surroundings {
+    /// Reads them from this process.
+    pub(crate) fn of_this_process() -> Self {
+        let text = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        let path = |name| text(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        Self {
+            docker_host: text("DOCKER_HOST"),
+            docker_context: text("DOCKER_CONTEXT"),
+            docker_config: path("DOCKER_CONFIG"),
+            container_host: text("CONTAINER_HOST"),
+            runtime_dir: path("XDG_RUNTIME_DIR"),
+            home: path("HOME"),
+            root: PathBuf::from("/"),
+        }
+    }
+
+    /// The directory of the docker command's config.
+    pub(crate) fn config_dir(&self) -> Option<PathBuf> {
+        self.docker_config.clone().or_else(|| self.home.as_ref().map(|home| home.join(".docker")))
+    }
+
+    /// The usual places of Docker: rootful, rootless, Desktop, Colima, OrbStack; and of Podman: one's own, then root's.
+    fn usual(&self, wanted: Option<EngineKind>) -> Vec<PathBuf> {
+        let in_home = |path: &str| self.home.as_ref().map(|home| home.join(path));
+        let in_runtime = |path: &str| self.runtime_dir.as_ref().map(|dir| dir.join(path));
+        let docker = [
+            Some(self.root.join("var/run/docker.sock")),
+            in_runtime("docker.sock"),
+            in_home(".docker/run/docker.sock"),
+            in_home(".docker/desktop/docker.sock"),
+            in_home(".colima/default/docker.sock"),
+            in_home(".orbstack/run/docker.sock"),
+        ];
+        let podman = [in_runtime("podman/podman.sock"), Some(self.root.join("run/podman/podman.sock"))];
+        let docker = docker.into_iter().flatten().filter(|_| wanted != Some(EngineKind::Podman));
+        docker.chain(podman.into_iter().flatten().filter(|_| wanted != Some(EngineKind::Docker))).collect()
+    }
+}
+
+/// Finds an engine, of one kind if that is wanted, and who it is. One that was named is taken or is the error; of the
+/// usual places the first is taken that accepts a connection and is of that kind.
+///
+/// # Errors
+/// `Unavailable` with everything that was tried, or if what was named is another engine than wanted; `PermissionDenied`
+/// if a socket is there and closed to us; `InvalidConfig` for an address that cannot be read; `Unsupported` for a remote
+/// one.
+pub(crate) async fn find(
+    explicit: Option<&str>,
+    wanted: Option<EngineKind>,
+    around: &Surroundings,
+) -> Result<(Endpoint, Greeting)> {
+    if let Some(address) = explicit {
+        return reach(Endpoint::named(address, "the configuration".to_owned())?, wanted).await;
+    }
+    let of_podman = around.container_host.as_deref();
+    let of_podman = of_podman.map(|address| Endpoint::named(address, "CONTAINER_HOST".to_owned()));
+    if wanted == Some(EngineKind::Podman) {
+        if let Some(endpoint) = of_podman {
+            return reach(endpoint?, wanted).await;
+        }
+        // Docker's own variables may lead to Podman; where they do not, they are none of Podman's business.
+        if let Ok(Some(endpoint)) = of_docker(around)
+            && let Ok(found) = reach(endpoint, wanted).await
+        {
+            return Ok(found);
+        }
+    } else {
+        if let Some(endpoint) = of_docker(around)? {
+            return reach(endpoint, wanted).await;
+        }
+        if let Some(endpoint) = of_podman.filter(|_| wanted.is_none()) {
+            return reach(endpoint?, wanted).await;
+        }
+    }
+    among_usual(wanted, around).await
+}
+
+/// What DOCKER_HOST or the docker command's contexts name.
+fn of_docker(around: &Surroundings) -> Result<Option<Endpoint>> {
+    match &around.docker_host {
+        Some(address) => Endpoint::named(address, "DOCKER_HOST".to_owned()).map(Some),
+        None => from_context(around),
+    }
+}
+
+async fn reach(mut endpoint: Endpoint, wanted: Option<EngineKind>) -> Result<(Endpoint, Greeting)> {
+    endpoint.kind = wanted.unwrap_or(endpoint.kind);
+    let greeting = match greet(&endpoint.path, PATIENCE).await {
+        Ok(greeting) => greeting,
+        Err(source) => return Err(endpoint.unreachable(source)),
+    };
+    endpoint.listener = greeting.pid;
+    if let Some(answer) = &greeting.answer {
+        endpoint.kind = answer.kind;
+    }
+    match wanted {
+        Some(wanted) if wanted != endpoint.kind => Err(endpoint.is_another(wanted)),
+        _ => Ok((endpoint, greeting)),
+    }
+}
+
+async fn among_usual(wanted: Option<EngineKind>, around: &Surroundings) -> Result<(Endpoint, Greeting)> {
+    let (mut tried, mut refused) = (Vec::new(), None);
+    for path in around.usual(wanted) {
+        let mut endpoint = Endpoint::new(path.clone(), "the usual places");
+        let greeting = match is_socket(&path) {
+            Ok(true) => greet(&path, PATIENCE).await,
+            Ok(false) => Err(io::Error::other("it is not a socket")),
+            Err(error) => Err(error),
+        };
+        match greeting {
+            Ok(greeting) => {
+                endpoint.kind =
+                    greeting.answer.as_ref().map_or(wanted.unwrap_or(endpoint.kind), |answer| answer.kind);
+                if wanted.is_none_or(|wanted| wanted == endpoint.kind) {
+                    endpoint.tried = tried;
+                    endpoint.listener = greeting.pid;
+                    return Ok((endpoint, greeting));
+                }
+                tried.push((path, format!("{} answers there", endpoint.kind.name())));
+            }
+            Err(error) => {
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    refused.get_or_insert(endpoint);
+                }
+                tried.push((path, reason(&error)));
+            }
+        }
+    }
+    Err(nothing_answers(wanted, &tried, refused))
+}
+
+fn from_context(around: &Surroundings) -> Result<Option<Endpoint>> {
+    let Some(dir) = around.config_dir() else { return Ok(None) };
+    let failed = |message: &'static str, source: io::Error| {
+        Error::new(ErrorKind::InvalidConfig, "find the engine", message).with_source(source)
+    };
+    let (name, origin) = match around.docker_context.as_deref() {
+        Some("default") => return Ok(None),
+        Some(name) => (name.to_owned(), format!("DOCKER_CONTEXT={name}")),
+        None => match context::current(&dir) {
+            Ok(Some(name)) => (name.clone(), format!("the current docker context `{name}`")),
+            Ok(None) => return Ok(None),
+            Err(source) => {
+                return Err(failed("the docker command's config cannot be read", source)
+                    .with_context("file", dir.join("config.json").display())
+                    .with_hint("repair the file, or set DOCKER_HOST"));
+            }
+        },
+    };
+    let address = context::host(&dir, &name).map_err(|source| {
+        failed("the docker context cannot be read", source)
+            .with_context("context", &name)
+            .with_hint("see `docker context ls`, or set DOCKER_CONTEXT=default")
+    })?;
+    Endpoint::named(&address, origin).map(Some)
+}
+
+fn nothing_answers(
+    wanted: Option<EngineKind>,
+    tried: &[(PathBuf, String)],
+    refused: Option<Endpoint>,
+) -> Error {
+    let error = match refused {
+        Some(endpoint) => {
+            let message = "its socket is closed to this user";
+            Error::new(ErrorKind::PermissionDenied, "find the engine", message)
+                .with_context("socket", endpoint.path.display())
+                .with_hint(wanted.unwrap_or(endpoint.kind).closed())
+        }
+        None => {
+            let (message, kind) = match wanted {
+                None => ("no engine answers", EngineKind::Docker),
+                Some(EngineKind::Docker) => ("Docker does not answer", EngineKind::Docker),
+                Some(EngineKind::Podman) => ("Podman does not answer", EngineKind::Podman),
+            };
+            Error::new(ErrorKind::Unavailable, "find the engine", message).with_hint(kind.install())
+        }
+    };
+    with_tried(error, tried)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::UnixListener,
+        task::JoinHandle,
+    };
+
+    fn surroundings(dir: &Path) -> Surroundings {
+        Surroundings {
+            runtime_dir: Some(dir.join("run")),
+            home: Some(dir.join("home")),
+            root: dir.to_owned(),
+            ..Surroundings::default()
+        }
+    }
+
+    /// Listens at a path and answers as this engine.
+    struct Fake(PathBuf, JoinHandle<()>);
+
+    impl Fake {
+        fn start(path: PathBuf, kind: EngineKind) -> Self {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let listener = UnixListener::bind(&path).unwrap();
+            let header = if kind == EngineKind::Podman { "Libpod-Api-Version: 4.3.1\r\n" } else { "" };
+            let answer = format!("HTTP/1.1 200 OK\r\n{header}Content-Length: 0\r\n\r\n");
+            let server = async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let _closed = stream.read_buf(&mut Vec::with_capacity(4096)).await;
+                    let _closed = stream.write_all(answer.as_bytes()).await;
+                }
+            };
+            Self(path, tokio::spawn(server))
+        }
+
+        fn address(&self) -> String {
+            format!("unix://{}", self.0.display())
+        }
+    }
+
+    impl Drop for Fake {
+        fn drop(&mut self) {
+            self.1.abort();
+        }
+    }
+
+    const DOCKER: Option<EngineKind> = Some(EngineKind::Docker);
+    const PODMAN: Option<EngineKind> = Some(EngineKind::Podman);
+
+    #[tokio::test]
+    async fn what_is_named_comes_before_what_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let _usual = Fake::start(dir.path().join("var/run/docker.sock"), EngineKind::Docker);
+        let host = Fake::start(dir.path().join("host.sock"), EngineKind::Docker);
+        let explicit = Fake::start(dir.path().join("explicit.sock"), EngineKind::Docker);
+        let mut around = surroundings(dir.path());
+        around.docker_host = Some(host.address());
+        let (found, _) = find(Some(&explicit.address()), None, &around).await.unwrap();
+        assert_eq!(found.path, explicit.0);
+        assert_eq!(find(None, None, &around).await.unwrap().0.path, host.0);
+    }
+
+    #[tokio::test]
+    async fn what_is_named_and_does_not_answer_is_the_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let _usual = Fake::start(dir.path().join("var/run/docker.sock"), EngineKind::Docker);
+        let mut around = surroundings(dir.path());
+        around.docker_host = Some("unix:///nonexistent/s".to_owned());
+        let error = find(None, DOCKER, &around).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("DOCKER_HOST"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_first_of_the_usual_places_that_accepts_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        for sub in ["var/run", "run"] {
+            fs::create_dir_all(dir.path().join(sub)).unwrap();
+        }
+        drop(UnixListener::bind(dir.path().join("var/run/docker.sock")).unwrap());
+        fs::write(dir.path().join("run/docker.sock"), "").unwrap();
+        let desktop = Fake::start(dir.path().join("home/.docker/run/docker.sock"), EngineKind::Docker);
+        let (endpoint, _) = find(None, None, &surroundings(dir.path())).await.unwrap();
+        assert_eq!(endpoint.path, desktop.0);
+        let why = endpoint.tried.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>();
+        assert_eq!(why, ["nobody listens there", "it is not a socket"]);
+    }
+
+    #[tokio::test]
+    async fn each_kind_finds_its_own_and_either_is_found_if_none_is_wanted() {
+        let dir = tempfile::tempdir().unwrap();
+        let around = surroundings(dir.path());
+        let podman = Fake::start(dir.path().join("run/podman/podman.sock"), EngineKind::Podman);
+        assert_eq!(find(None, None, &around).await.unwrap().0.kind, EngineKind::Podman);
+        let docker = Fake::start(dir.path().join("var/run/docker.sock"), EngineKind::Docker);
+        assert_eq!(find(None, None, &around).await.unwrap().0.path, docker.0);
+        assert_eq!(find(None, DOCKER, &around).await.unwrap().0.path, docker.0);
+        let (found, greeting) = find(None, PODMAN, &around).await.unwrap();
+        assert_eq!((found.path, found.kind), (podman.0.clone(), EngineKind::Podman));
+        assert_eq!(greeting.answer.unwrap().version.as_deref(), Some("4.3.1"));
+    }
+
+    /// The package podman-docker puts Podman at Docker's usual place.
+    #[tokio::test]
+    async fn podman_at_dockers_usual_place_is_not_docker() {
+        let dir = tempfile::tempdir().unwrap();
+        let around = surroundings(dir.path());
+        let _podman = Fake::start(dir.path().join("var/run/docker.sock"), EngineKind::Podman);
+        let error = find(None, DOCKER, &around).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("Podman answers there"), "{error}");
+        assert_eq!(find(None, None, &around).await.unwrap().0.kind, EngineKind::Podman);
+    }
+
+    #[tokio::test]
+    async fn podman_is_found_by_either_variable_and_docker_is_refused_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let podman = Fake::start(dir.path().join("p.sock"), EngineKind::Podman);
+        let own = Fake::start(dir.path().join("own.sock"), EngineKind::Podman);
+        let mut around = surroundings(dir.path());
+        around.docker_host = Some(podman.address());
+        assert_eq!(find(None, PODMAN, &around).await.unwrap().0.path, podman.0);
+        assert_eq!(find(None, None, &around).await.unwrap().0.kind, EngineKind::Podman);
+        let error = find(None, DOCKER, &around).await.unwrap_err();
+        assert!(error.hint().unwrap().contains("--backend podman"), "{error:?}");
+        around.container_host = Some(own.address());
+        assert_eq!(find(None, PODMAN, &around).await.unwrap().0.path, own.0);
+        around.docker_host = None;
+        assert_eq!(find(None, None, &around).await.unwrap().0.path, own.0);
+    }
+
+    #[tokio::test]
+    async fn podman_is_found_where_dockers_variable_leads_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let podman = Fake::start(dir.path().join("run/podman/podman.sock"), EngineKind::Podman);
+        let docker = Fake::start(dir.path().join("d.sock"), EngineKind::Docker);
+        for host in [docker.address(), "tcp://127.0.0.1:1".to_owned(), "unix:///nonexistent/s".to_owned()] {
+            let around = Surroundings { docker_host: Some(host), ..surroundings(dir.path()) };
+            assert_eq!(find(None, PODMAN, &around).await.unwrap().0.path, podman.0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_silent_engine_is_taken_for_what_it_was_asked_to_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let _silent = UnixListener::bind(dir.path().join("s")).unwrap();
+        let address = format!("unix://{}", dir.path().join("s").display());
+        for (wanted, kind) in [(None, EngineKind::Docker), (PODMAN, EngineKind::Podman)] {
+            let (endpoint, greeting) = find(Some(&address), wanted, &Surroundings::default()).await.unwrap();
+            assert_eq!((endpoint.kind, greeting.answer), (kind, None));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_error_lists_everything_that_was_tried() {
+        let dir = tempfile::tempdir().unwrap();
+        for (wanted, places, package) in
+            [(None, 8, "docker.io"), (DOCKER, 6, "docker.io"), (PODMAN, 2, "install podman")]
+        {
+            let error = find(None, wanted, &surroundings(dir.path())).await.unwrap_err();
+            assert_eq!((error.kind(), error.context().len()), (ErrorKind::Unavailable, places));
+            assert!(error.hint().unwrap().contains(package), "{error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_context_that_does_not_exist_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let around = Surroundings { docker_context: Some("nowhere".to_owned()), ..surroundings(dir.path()) };
+        assert_eq!(find(None, None, &around).await.unwrap_err().kind(), ErrorKind::InvalidConfig);
+    }
+}
