@@ -2,7 +2,7 @@
 //! get here: the client splices them into addresses as they are.
 use std::{collections::HashMap, fmt, future::Future, time::Duration};
 
-use agentkernel_core::{Result, SandboxName};
+use agentkernel_core::{Error, ErrorKind, Result, SandboxName};
 use bollard::{
     API_DEFAULT_VERSION, BollardRequest, Docker,
     container::PathStatResponse,
