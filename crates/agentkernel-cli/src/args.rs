@@ -22,7 +22,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// Use this backend, and no other
-    #[arg(long, global = true, env = "AGENTKERNEL_BACKEND", value_name = "NAME")]
+    #[arg(short, long, global = true, env = "AGENTKERNEL_BACKEND", value_name = "NAME")]
     pub(crate) backend: Option<String>,
     /// Print JSON on stdout
     #[arg(long, global = true)]

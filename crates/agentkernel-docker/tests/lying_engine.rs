@@ -185,14 +185,9 @@ async fn an_engine_on_another_kernel_is_unavailable() {
 #[tokio::test]
 async fn an_engine_that_dies_is_unavailable() {
     let engine = ScriptedEngine::start(nothing, |_| ());
-    let endpoint = engine.endpoint();
+    let backend = DockerBackend::connect(guest::config().with_endpoint(engine.endpoint())).await.unwrap();
     drop(engine);
-    let error = DockerBackend::connect(guest::config().with_endpoint(endpoint))
-        .await
-        .unwrap()
-        .health()
-        .await
-        .unwrap_err();
+    let error = backend.health().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.hint().unwrap().contains("docker.io"), "{error:?}");
 }

@@ -1,6 +1,7 @@
 //! The command as people and programs see it: exit code, stdout and stderr of the real binary.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod backends;
 mod copy;
 mod ending;
 mod exec;

@@ -69,17 +69,26 @@ pub(crate) fn run<'a>(args: impl IntoIterator<Item = &'a str>) -> Ended {
 }
 
 /// Returns false, with the reason printed, where there is no engine and none is required.
-#[expect(clippy::print_stderr, reason = "a test that skips itself says so")]
 pub(crate) fn has_engine() -> bool {
-    static ENGINE: OnceLock<bool> = OnceLock::new();
-    let there = *ENGINE.get_or_init(|| {
-        let inspect = Command::new("docker").args(["image", "inspect", IMAGE]).output();
-        inspect.is_ok_and(|output| output.status.success())
-    });
+    static DOCKER: OnceLock<bool> = OnceLock::new();
+    *DOCKER.get_or_init(|| is_there("docker", &["image", "inspect", IMAGE]))
+}
+
+/// The same for Docker and Podman both; the podman command itself needs no service.
+pub(crate) fn has_both_engines() -> bool {
+    static PODMAN: OnceLock<bool> = OnceLock::new();
+    let socket = "unix:///run/podman/podman.sock";
+    has_engine() && *PODMAN.get_or_init(|| is_there("podman", &["--url", socket, "image", "inspect", IMAGE]))
+}
+
+#[expect(clippy::print_stderr, reason = "a test that skips itself says so")]
+fn is_there(engine: &str, args: &[&str]) -> bool {
+    let there = Command::new(engine).args(args).output().is_ok_and(|output| output.status.success());
     let required = std::env::var("AGENTKERNEL_REQUIRE_BACKENDS").unwrap_or_default();
-    assert!(there || !required.contains("docker"), "docker is required, with the image {IMAGE}");
+    let required = required.split(',').any(|name| name.trim() == engine);
+    assert!(there || !required, "{engine} is required, with the image {IMAGE}");
     if !there {
-        eprintln!("skipped: there is no Docker Engine with the image {IMAGE}: run `cargo xtask provision`");
+        eprintln!("skipped: {engine} does not answer with the image {IMAGE}: run `cargo xtask provision`");
     }
     there
 }

@@ -1,5 +1,12 @@
 //! Bad input, and no engine: a clear error before anything starts.
+use std::process::Output;
+
 use crate::program::{agentkernel, binary};
+
+fn without_engine(args: &[&str]) -> Output {
+    let nowhere = "unix:///nonexistent/engine.sock";
+    binary().args(args).env("DOCKER_HOST", nowhere).env("CONTAINER_HOST", nowhere).output().unwrap()
+}
 
 #[test]
 fn an_unknown_flag_is_a_usage_error() {
@@ -37,11 +44,7 @@ fn an_unknown_backend_names_those_that_there_are() {
 
 #[test]
 fn without_an_engine_run_says_what_is_missing_and_ends_with_125() {
-    let output = binary()
-        .args(["run", "--image", "busybox", "--", "true"])
-        .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
-        .output()
-        .unwrap();
+    let output = without_engine(&["run", "--image", "busybox", "--", "true"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(125), 0));
     assert!(stderr.starts_with("error: ") && stderr.contains("hint: "), "{stderr}");
@@ -49,18 +52,13 @@ fn without_an_engine_run_says_what_is_missing_and_ends_with_125() {
 
 #[test]
 fn without_an_engine_other_verbs_end_with_1() {
-    let output =
-        binary().args(["list"]).env("DOCKER_HOST", "unix:///nonexistent/docker.sock").output().unwrap();
+    let output = without_engine(&["list"]);
     assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]
 fn errors_are_one_json_object_where_json_was_asked_for() {
-    let output = binary()
-        .args(["run", "--json", "--image", "busybox", "--", "true"])
-        .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
-        .output()
-        .unwrap();
+    let output = without_engine(&["run", "--json", "--image", "busybox", "--", "true"]);
     let error: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), error["error"]["kind"].as_str()), (Some(125), Some("unavailable")));
 }
