@@ -15,6 +15,13 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Returns version, capabilities and warnings of here and now. Asked of the engine once, then cached.
     async fn health(&self) -> Result<Health>;
 
+    /// Starts a sandbox and removes it again, to find out whether one can be had here: what an engine says of itself does
+    /// not tell. Takes about as long as a `run`, and needs no image to be there.
+    ///
+    /// # Errors
+    /// `Unavailable` with the reason.
+    async fn probe(&self) -> Result<()>;
+
     /// Returns a reference to a sandbox that may or may not exist: no I/O. Dropping it ends nothing, unless it did
     /// [`create`](Sandbox::create).
     fn sandbox(&self, name: SandboxName) -> Arc<dyn Sandbox>;

@@ -46,6 +46,9 @@ impl Backend for Stub {
     async fn health(&self) -> Result<Health> {
         Ok(Health { version: "1".into(), capabilities: self.1, warnings: vec![] })
     }
+    async fn probe(&self) -> Result<()> {
+        unreachable!("selection starts nothing")
+    }
     fn sandbox(&self, _: SandboxName) -> Arc<dyn Sandbox> {
         unreachable!("selection makes no sandbox")
     }

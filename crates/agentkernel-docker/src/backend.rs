@@ -16,7 +16,7 @@ use crate::{
     id::ContainerId,
     images::DockerImages,
     info::{self, Found},
-    reap,
+    probe, reap,
     request::list_labels,
     sandbox::DockerSandbox,
     search::{self, Surroundings},
@@ -130,6 +130,10 @@ impl Backend for DockerBackend {
         // Without its program nothing can be made here; what is there can be listed, stopped and removed all the same.
         self.shared.guest().await?;
         Ok(health.clone())
+    }
+
+    async fn probe(&self) -> Result<()> {
+        probe::probe(&self.shared).await
     }
 
     fn sandbox(&self, name: SandboxName) -> Arc<dyn Sandbox> {

@@ -2,7 +2,7 @@
 //! get here: the client splices them into addresses as they are.
 use std::{collections::HashMap, fmt, future::Future, time::Duration};
 
-use agentkernel_core::{Error, ErrorKind, Result, SandboxName};
+use agentkernel_core::{Result, SandboxName};
 use bollard::{
     API_DEFAULT_VERSION, BollardRequest, Docker,
     container::PathStatResponse,
@@ -159,11 +159,7 @@ impl Engine {
     /// Makes the root writable for its owner, as it is on Docker: on Podman it is only for who may pass over permissions.
     pub(crate) async fn open_root(&self, id: &ContainerId) -> Result<()> {
         let options = UploadToContainerOptions { path: "/".to_owned(), ..Default::default() };
-        let archive = podman::root_entry().map_err(|source| {
-            Error::new(ErrorKind::Unexpected, "create sandbox", "an archive cannot be written")
-                .with_source(source)
-        })?;
-        let archive = bollard::body_full(Bytes::from(archive));
+        let archive = bollard::body_full(Bytes::from(podman::root_entry()?));
         self.order("create sandbox", self.docker.upload_to_container(id.as_str(), Some(options), archive))
             .await
     }

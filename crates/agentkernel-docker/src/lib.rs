@@ -64,6 +64,7 @@ mod limits;
 mod logs;
 mod peer;
 mod podman;
+mod probe;
 mod pull;
 mod reap;
 mod request;

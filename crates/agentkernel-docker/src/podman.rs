@@ -2,6 +2,7 @@
 //! Podman 4.3; what a container really has is measured by the guest in any case.
 use std::collections::BTreeSet;
 
+use agentkernel_core::{Error, Result};
 use bollard::models::{ContainerInspectResponse, HostConfig, Mount, MountPoint, MountType};
 use serde_json::Value;
 
@@ -100,14 +101,16 @@ pub(crate) fn status(status: u16, words: &str) -> u16 {
 }
 
 /// Returns an archive of nothing but a directory `.` of mode 755.
-pub(crate) fn root_entry() -> std::io::Result<Vec<u8>> {
+pub(crate) fn root_entry() -> Result<Vec<u8>> {
     let mut header = tar::Header::new_ustar();
     header.set_entry_type(tar::EntryType::Directory);
     header.set_mode(0o755);
     header.set_size(0);
     let mut archive = tar::Builder::new(Vec::new());
-    archive.append_data(&mut header, ".", std::io::empty())?;
-    archive.into_inner()
+    let appended = archive.append_data(&mut header, ".", std::io::empty());
+    appended
+        .and_then(|()| archive.into_inner())
+        .map_err(|source| Error::unexpected("make an archive", "it cannot be written", source))
 }
 
 /// Returns the name that people gave an image: without what Podman completes short ones with.

@@ -83,6 +83,14 @@ impl Backend for ToyBackend {
         Ok(Health { version: "1".to_owned(), capabilities: CLAIMS, warnings: Vec::new() })
     }
 
+    async fn probe(&self) -> Result<()> {
+        // todo: a name that no other process takes at the same time, and no image that has to be there.
+        let sandbox = self.sandbox(format!("probe-{}", std::process::id()).parse()?);
+        let started = sandbox.start(&SandboxConfig::default()).await;
+        let removed = sandbox.remove().await;
+        started.and(removed)
+    }
+
     fn sandbox(&self, name: SandboxName) -> Arc<dyn Sandbox> {
         let (bound, owns) = (OnceLock::new(), AtomicBool::new(false));
         Arc::new(ToySandbox { engine: Arc::clone(&self.0), name, bound, owns })

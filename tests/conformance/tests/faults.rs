@@ -218,6 +218,7 @@ async fn every_call_can_fail() {
     let depth = agentkernel_core::Depth::One;
     let kinds = [
         backend.health().await.map(drop),
+        backend.probe().await,
         backend.list(&Default::default()).await.map(drop),
         backend.reap(agentkernel_core::Reap::Show).await.map(drop),
         sandbox.inspect().await.map(drop),
@@ -242,5 +243,5 @@ async fn every_call_can_fail() {
         sandbox.attach(&7.into(), Replay::None).await.map(drop),
     ];
     let kinds = kinds.map(|answer| answer.err().map(|error| error.kind()));
-    assert_eq!(kinds, [Some(ErrorKind::Unavailable); 23]);
+    assert_eq!(kinds, [Some(ErrorKind::Unavailable); 24]);
 }

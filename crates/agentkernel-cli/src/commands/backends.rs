@@ -10,7 +10,12 @@ use crate::{
 
 pub(crate) async fn backends(context: &Context) -> Result<Outcome> {
     let rows = join_all(context.backend_types().into_iter().map(|backend| async move {
-        let health = async { context.registry.connect(backend).await?.health().await }.await;
+        let health = async {
+            let backend = context.registry.connect(backend).await?;
+            let health = backend.health().await?;
+            backend.probe().await.map(|()| health)
+        };
+        let health = health.await;
         let upper_bound = context.registry.upper_bound(backend);
         BackendRow { backend, health, upper_bound }
     }))

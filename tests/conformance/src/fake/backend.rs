@@ -10,8 +10,8 @@ use std::{
 
 use agentkernel_core::{
     Backend, BackendType, Capabilities, Capability, Error, ErrorKind, Filter, Health, HostContext,
-    ImageStore, Liveness, Owner, Reap, Reaped, Result, Sandbox, SandboxInfo, SandboxName, SandboxSpec, State,
-    VolumeStore, async_trait,
+    ImageStore, Liveness, Owner, Reap, Reaped, Result, Sandbox, SandboxConfig, SandboxExt, SandboxInfo,
+    SandboxName, SandboxSpec, State, VolumeStore, async_trait,
 };
 
 use super::{
@@ -181,6 +181,15 @@ impl Backend for FakeBackend {
         self.engine.faults.strike(Call::Health).await?;
         let capabilities = self.engine.capabilities;
         Ok(Health { version: env!("CARGO_PKG_VERSION").to_owned(), capabilities, warnings: Vec::new() })
+    }
+
+    async fn probe(&self) -> Result<()> {
+        let number = self.engine.next.fetch_add(1, Ordering::Relaxed);
+        let name = format!("probe-{number}").parse()?;
+        let sandbox = FakeSandbox::new(Arc::clone(&self.engine), name);
+        let started = sandbox.start(&SandboxConfig::default()).await;
+        let removed = sandbox.remove().await;
+        started.and(removed)
     }
 
     fn sandbox(&self, name: SandboxName) -> Arc<dyn Sandbox> {

@@ -16,6 +16,7 @@ use crate::{
 };
 
 rules![
+    a_probe_succeeds,
     a_started_sandbox_runs,
     a_created_sandbox_does_not_run_yet,
     a_created_sandbox_runs_after_boot,
@@ -59,6 +60,10 @@ async fn create(fixture: &Fixture) -> Arc<dyn Sandbox> {
     let spec = fixture.config().resolve(fixture.capabilities(), sandbox.host()).unwrap();
     sandbox.create(&spec).await.unwrap();
     sandbox
+}
+
+async fn a_probe_succeeds(fixture: Fixture) {
+    fixture.backend().probe().await.unwrap();
 }
 
 async fn a_started_sandbox_runs(fixture: Fixture) {
