@@ -1,6 +1,7 @@
 //! What is particular to Podman; all else is in the kit.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::print_stderr,
     reason = "a test says so by failing, or that it is skipped"
 )]
