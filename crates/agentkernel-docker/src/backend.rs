@@ -52,11 +52,12 @@ impl DockerBackend {
     /// Finds the engine and who it is. It need not answer yet: [`health`](Backend::health) is the first to insist.
     ///
     /// # Errors
-    /// `Unavailable` with everything that was tried, or if another engine than wanted answers at the address; `PermissionDenied` if the engine's socket is closed to us;
-    /// `InvalidConfig` or `Unsupported` for an address that cannot be used.
+    /// `Unavailable` with everything that was tried, or if another engine than wanted answers at the address;
+    /// `PermissionDenied` if the engine's socket is closed to us; `InvalidConfig` or `Unsupported` for an address that
+    /// cannot be used.
     pub async fn connect(config: DockerConfig) -> Result<Arc<Self>> {
         let around = Surroundings::of_this_process();
-        let (endpoint, _) = search::find(config.endpoint.as_deref(), config.kind, &around).await?;
+        let endpoint = search::find(config.endpoint.as_deref(), config.kind, &around).await?;
         let key = endpoint.key();
         let engine = Engine::new(endpoint, config)?;
         let host = host_context()?;

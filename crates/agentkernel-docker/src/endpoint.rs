@@ -7,7 +7,7 @@ use std::{
 use agentkernel_core::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
 
-use crate::{EngineKind, context};
+use crate::{EngineKind, context, greeting::Greeting};
 
 /// Where the engine listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +67,13 @@ impl Endpoint {
             );
         }
         Ok(Self::new(path, origin))
+    }
+
+    /// Takes over what was learned from who listens there.
+    pub(crate) fn greeted(mut self, greeting: &Greeting) -> Self {
+        self.kind = greeting.kind.unwrap_or(self.kind);
+        self.listener = greeting.pid;
+        self
     }
 
     /// Returns a short name of the socket, the same by whatever path it was reached.

@@ -6,7 +6,7 @@ use agentkernel_core::{Error, ErrorKind, Result};
 use crate::{
     EngineKind, context,
     endpoint::{Endpoint, is_socket, reason, with_tried},
-    greeting::{Greeting, greet},
+    greeting::greet,
 };
 
 /// How long an engine may take to greet. One that is silent is taken for what it was asked to be: commands in its
@@ -65,18 +65,19 @@ impl Surroundings {
     }
 }
 
-/// Finds an engine, of one kind if that is wanted, and who it is. One that was named is taken or is the error; of the
-/// usual places the first is taken that accepts a connection and is of that kind.
+/// Finds an engine, of one kind if that is wanted. One that was named is taken even if nobody answers there: then that is
+/// the error, and commands in its sandboxes work without it. Of the usual places the first is taken that accepts a
+/// connection and is of that kind.
 ///
 /// # Errors
 /// `Unavailable` with everything that was tried, or if what was named is another engine than wanted; `PermissionDenied`
-/// if a socket is there and closed to us; `InvalidConfig` for an address that cannot be read; `Unsupported` for a remote
-/// one.
+/// if a socket of the usual places is there and closed to us; `InvalidConfig` for an address that cannot be read;
+/// `Unsupported` for a remote one.
 pub(crate) async fn find(
     explicit: Option<&str>,
     wanted: Option<EngineKind>,
     around: &Surroundings,
-) -> Result<(Endpoint, Greeting)> {
+) -> Result<Endpoint> {
     if let Some(address) = explicit {
         return reach(Endpoint::named(address, "the configuration".to_owned())?, wanted).await;
     }
@@ -88,9 +89,10 @@ pub(crate) async fn find(
         }
         // Docker's own variables may lead to Podman; where they do not, they are none of Podman's business.
         if let Ok(Some(endpoint)) = of_docker(around)
-            && let Ok(found) = reach(endpoint, wanted).await
+            && let Ok(greeting) = greet(&endpoint.path, PATIENCE).await
+            && greeting.kind == wanted
         {
-            return Ok(found);
+            return Ok(endpoint.greeted(&greeting));
         }
     } else {
         if let Some(endpoint) = of_docker(around)? {
@@ -111,26 +113,22 @@ fn of_docker(around: &Surroundings) -> Result<Option<Endpoint>> {
     }
 }
 
-async fn reach(mut endpoint: Endpoint, wanted: Option<EngineKind>) -> Result<(Endpoint, Greeting)> {
+async fn reach(mut endpoint: Endpoint, wanted: Option<EngineKind>) -> Result<Endpoint> {
     endpoint.kind = wanted.unwrap_or(endpoint.kind);
-    let greeting = match greet(&endpoint.path, PATIENCE).await {
-        Ok(greeting) => greeting,
-        Err(source) => return Err(endpoint.unreachable(source)),
-    };
-    endpoint.listener = greeting.pid;
-    if let Some(answer) = &greeting.answer {
-        endpoint.kind = answer.kind;
+    if let Ok(greeting) = greet(&endpoint.path, PATIENCE).await {
+        endpoint = endpoint.greeted(&greeting);
     }
     match wanted {
         Some(wanted) if wanted != endpoint.kind => Err(endpoint.is_another(wanted)),
-        _ => Ok((endpoint, greeting)),
+        _ => Ok(endpoint),
     }
 }
 
-async fn among_usual(wanted: Option<EngineKind>, around: &Surroundings) -> Result<(Endpoint, Greeting)> {
+async fn among_usual(wanted: Option<EngineKind>, around: &Surroundings) -> Result<Endpoint> {
     let (mut tried, mut refused) = (Vec::new(), None);
     for path in around.usual(wanted) {
         let mut endpoint = Endpoint::new(path.clone(), "the usual places");
+        endpoint.kind = wanted.unwrap_or(endpoint.kind);
         let greeting = match is_socket(&path) {
             Ok(true) => greet(&path, PATIENCE).await,
             Ok(false) => Err(io::Error::other("it is not a socket")),
@@ -138,12 +136,10 @@ async fn among_usual(wanted: Option<EngineKind>, around: &Surroundings) -> Resul
         };
         match greeting {
             Ok(greeting) => {
-                endpoint.kind =
-                    greeting.answer.as_ref().map_or(wanted.unwrap_or(endpoint.kind), |answer| answer.kind);
+                endpoint = endpoint.greeted(&greeting);
                 if wanted.is_none_or(|wanted| wanted == endpoint.kind) {
                     endpoint.tried = tried;
-                    endpoint.listener = greeting.pid;
-                    return Ok((endpoint, greeting));
+                    return Ok(endpoint);
                 }
                 tried.push((path, format!("{} answers there", endpoint.kind.name())));
             }
@@ -268,20 +264,19 @@ mod tests {
         let explicit = Fake::start(dir.path().join("explicit.sock"), EngineKind::Docker);
         let mut around = surroundings(dir.path());
         around.docker_host = Some(host.address());
-        let (found, _) = find(Some(&explicit.address()), None, &around).await.unwrap();
+        let found = find(Some(&explicit.address()), None, &around).await.unwrap();
         assert_eq!(found.path, explicit.0);
-        assert_eq!(find(None, None, &around).await.unwrap().0.path, host.0);
+        assert_eq!(find(None, None, &around).await.unwrap().path, host.0);
     }
 
     #[tokio::test]
-    async fn what_is_named_and_does_not_answer_is_the_error() {
+    async fn what_is_named_is_taken_even_if_nobody_answers() {
         let dir = tempfile::tempdir().unwrap();
         let _usual = Fake::start(dir.path().join("var/run/docker.sock"), EngineKind::Docker);
         let mut around = surroundings(dir.path());
         around.docker_host = Some("unix:///nonexistent/s".to_owned());
-        let error = find(None, DOCKER, &around).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert!(error.to_string().contains("DOCKER_HOST"), "{error}");
+        let endpoint = find(None, DOCKER, &around).await.unwrap();
+        assert_eq!((endpoint.path.to_str(), endpoint.listener), (Some("/nonexistent/s"), None));
     }
 
     #[tokio::test]
@@ -293,7 +288,7 @@ mod tests {
         drop(UnixListener::bind(dir.path().join("var/run/docker.sock")).unwrap());
         fs::write(dir.path().join("run/docker.sock"), "").unwrap();
         let desktop = Fake::start(dir.path().join("home/.docker/run/docker.sock"), EngineKind::Docker);
-        let (endpoint, _) = find(None, None, &surroundings(dir.path())).await.unwrap();
+        let endpoint = find(None, None, &surroundings(dir.path())).await.unwrap();
         assert_eq!(endpoint.path, desktop.0);
         let why = endpoint.tried.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>();
         assert_eq!(why, ["nobody listens there", "it is not a socket"]);
@@ -304,13 +299,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let around = surroundings(dir.path());
         let podman = Fake::start(dir.path().join("run/podman/podman.sock"), EngineKind::Podman);
-        assert_eq!(find(None, None, &around).await.unwrap().0.kind, EngineKind::Podman);
+        assert_eq!(find(None, None, &around).await.unwrap().kind, EngineKind::Podman);
         let docker = Fake::start(dir.path().join("var/run/docker.sock"), EngineKind::Docker);
-        assert_eq!(find(None, None, &around).await.unwrap().0.path, docker.0);
-        assert_eq!(find(None, DOCKER, &around).await.unwrap().0.path, docker.0);
-        let (found, greeting) = find(None, PODMAN, &around).await.unwrap();
+        assert_eq!(find(None, None, &around).await.unwrap().path, docker.0);
+        assert_eq!(find(None, DOCKER, &around).await.unwrap().path, docker.0);
+        let found = find(None, PODMAN, &around).await.unwrap();
         assert_eq!((found.path, found.kind), (podman.0.clone(), EngineKind::Podman));
-        assert_eq!(greeting.answer.unwrap().version.as_deref(), Some("4.3.1"));
     }
 
     /// The package podman-docker puts Podman at Docker's usual place.
@@ -322,7 +316,7 @@ mod tests {
         let error = find(None, DOCKER, &around).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.to_string().contains("Podman answers there"), "{error}");
-        assert_eq!(find(None, None, &around).await.unwrap().0.kind, EngineKind::Podman);
+        assert_eq!(find(None, None, &around).await.unwrap().kind, EngineKind::Podman);
     }
 
     #[tokio::test]
@@ -332,14 +326,14 @@ mod tests {
         let own = Fake::start(dir.path().join("own.sock"), EngineKind::Podman);
         let mut around = surroundings(dir.path());
         around.docker_host = Some(podman.address());
-        assert_eq!(find(None, PODMAN, &around).await.unwrap().0.path, podman.0);
-        assert_eq!(find(None, None, &around).await.unwrap().0.kind, EngineKind::Podman);
+        assert_eq!(find(None, PODMAN, &around).await.unwrap().path, podman.0);
+        assert_eq!(find(None, None, &around).await.unwrap().kind, EngineKind::Podman);
         let error = find(None, DOCKER, &around).await.unwrap_err();
         assert!(error.hint().unwrap().contains("--backend podman"), "{error:?}");
         around.container_host = Some(own.address());
-        assert_eq!(find(None, PODMAN, &around).await.unwrap().0.path, own.0);
+        assert_eq!(find(None, PODMAN, &around).await.unwrap().path, own.0);
         around.docker_host = None;
-        assert_eq!(find(None, None, &around).await.unwrap().0.path, own.0);
+        assert_eq!(find(None, None, &around).await.unwrap().path, own.0);
     }
 
     #[tokio::test]
@@ -349,7 +343,7 @@ mod tests {
         let docker = Fake::start(dir.path().join("d.sock"), EngineKind::Docker);
         for host in [docker.address(), "tcp://127.0.0.1:1".to_owned(), "unix:///nonexistent/s".to_owned()] {
             let around = Surroundings { docker_host: Some(host), ..surroundings(dir.path()) };
-            assert_eq!(find(None, PODMAN, &around).await.unwrap().0.path, podman.0);
+            assert_eq!(find(None, PODMAN, &around).await.unwrap().path, podman.0);
         }
     }
 
@@ -359,8 +353,8 @@ mod tests {
         let _silent = UnixListener::bind(dir.path().join("s")).unwrap();
         let address = format!("unix://{}", dir.path().join("s").display());
         for (wanted, kind) in [(None, EngineKind::Docker), (PODMAN, EngineKind::Podman)] {
-            let (endpoint, greeting) = find(Some(&address), wanted, &Surroundings::default()).await.unwrap();
-            assert_eq!((endpoint.kind, greeting.answer), (kind, None));
+            let endpoint = find(Some(&address), wanted, &Surroundings::default()).await.unwrap();
+            assert_eq!((endpoint.kind, endpoint.listener.is_some()), (kind, true));
         }
     }
 
