@@ -158,8 +158,20 @@ impl DockerSandbox {
         }
         if let Some(run_id) = run_id {
             let dirs = RunDir::list(&self.shared.key)?;
-            dirs.iter().filter(|dir| dir.run_id() == run_id).for_each(|dir| dir.remove(&self.name));
+            for dir in dirs.iter().filter(|dir| dir.run_id() == run_id) {
+                end_survivor(dir).await;
+                dir.remove(&self.name);
+            }
         }
         Ok(())
+    }
+}
+
+/// Ends a guest that lives though its container is gone: an engine that is killed while it starts one forgets that it
+/// did. Everywhere else nobody listens any more.
+pub(crate) async fn end_survivor(dir: &RunDir) {
+    let Ok(guest) = dir.connect_control().await else { return };
+    if let Err(error) = guest.shutdown(Duration::ZERO).await {
+        tracing::debug!(%error, run_id = dir.run_id(), "a guest that its engine has lost lives on");
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::HashSet, fs, path::Path, time::Duration};
 use agentkernel_core::{Filter, Liveness, Reap, Reaped, Result, SandboxName};
 use agentkernel_host::{RunDir, liveness};
 
-use crate::backend::Shared;
+use crate::{backend::Shared, exec::end_survivor};
 
 /// See [`is_old`].
 const YOUNG: Duration = Duration::from_secs(24 * 3600);
@@ -18,7 +18,7 @@ pub(crate) async fn reap(shared: &Shared, plan: Reap) -> Result<Vec<Reaped>> {
     let mut found = shared.find_all(&Filter::default()).await?;
     let alive = found.iter().map(|found| found.labels.run_id.clone()).collect::<HashSet<_>>();
     if plan == Reap::Remove {
-        sweep(&stale, &alive);
+        sweep(&stale, &alive).await;
     }
     let mut reaped = Vec::new();
     for found in found.drain(..) {
@@ -42,8 +42,9 @@ pub(crate) async fn reap(shared: &Shared, plan: Reap) -> Result<Vec<Reaped>> {
 }
 
 /// Removes directories of sockets whose container is gone, as after the owner was killed, with the links to them.
-fn sweep(dirs: &[&RunDir], alive: &HashSet<String>) {
+async fn sweep(dirs: &[&RunDir], alive: &HashSet<String>) {
     for dir in dirs.iter().filter(|dir| !alive.contains(dir.run_id())) {
+        end_survivor(dir).await;
         // A directory without a name has no link to remove: any name will do.
         if let Some(name) = name_of(dir).or_else(|| "x".parse().ok()) {
             dir.remove(&name);

@@ -81,12 +81,26 @@ impl DockerSandbox {
             inspect.map(info::read).transpose()?.flatten().filter(|found| found.labels.name == self.name);
         let Some(found) = found.filter(|found| run_id.is_none_or(|run_id| found.labels.run_id == run_id))
         else {
+            if id.is_some() {
+                self.end_lost().await;
+            }
             return Ok(None);
         };
         let mut bound = self.bound();
         bound.run_id.get_or_insert_with(|| found.labels.run_id.clone());
         bound.id.get_or_insert_with(|| found.id.clone());
         Ok(Some(found))
+    }
+
+    /// Ends the guest of an owned sandbox that the engine does not know any more: it must not live on unseen.
+    async fn end_lost(&self) {
+        let lease = self.bound().guest.clone().filter(|guest| !guest.client().is_closed());
+        let is_owned = self.bound().owned.is_some();
+        if let Some(guest) = lease.filter(|_| is_owned)
+            && let Err(error) = guest.shutdown(Duration::ZERO).await
+        {
+            tracing::debug!(%error, sandbox = %self.name, "a guest that its engine has lost lives on");
+        }
     }
 
     /// As [`find`](Self::find), where there must be one.

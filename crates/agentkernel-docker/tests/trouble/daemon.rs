@@ -172,14 +172,19 @@ impl Daemon {
 
     /// Fills the engine's disk to the last byte.
     pub(crate) fn fill(&self) {
-        let mut file = fs::File::create(self.filler()).unwrap();
+        let mut file = fs::File::create(self.data("filler")).unwrap();
         let full = (0..).find_map(|_| file.write_all(&[1; 4096]).err()).unwrap();
         assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
     }
 
     /// Makes room again.
     pub(crate) fn empty(&self) {
-        fs::remove_file(self.filler()).unwrap();
+        fs::remove_file(self.data("filler")).unwrap();
+    }
+
+    /// Takes what it knows of its containers from an engine that does not run.
+    pub(crate) fn forget_containers(&self) {
+        fs::remove_dir_all(self.data("containers")).unwrap();
     }
 
     /// Returns the engine's key, as it names the directory of its sandboxes' sockets.
@@ -203,8 +208,8 @@ impl Daemon {
     }
 
     /// The data directory is a mount in the engine's namespace only.
-    fn filler(&self) -> PathBuf {
-        let data = self.dir.path().join("data/filler");
+    fn data(&self, name: &str) -> PathBuf {
+        let data = self.dir.path().join("data").join(name);
         Path::new("/proc").join(self.first.to_string()).join("root").join(data.strip_prefix("/").unwrap())
     }
 

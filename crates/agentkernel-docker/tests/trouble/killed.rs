@@ -39,6 +39,8 @@ async fn after_a_restart_the_truth_is_told_and_no_session_ends_as_if_all_were_we
     let stays = backend.sandbox("stays".parse().unwrap());
     stays.start(&detached()).await.unwrap();
     stays.write_file("/tmp/kept", b"kept").await.unwrap();
+    // A guest connects before the engine has noted its start.
+    assert!(ends.is_running().await.unwrap() && stays.is_running().await.unwrap());
     let sessions = [spawn(&*ends, "sleep 100").await, spawn(&*stays, "sleep 100").await];
 
     daemon.kill();
@@ -102,7 +104,10 @@ async fn what_a_dead_owner_left_on_a_dead_engine_goes_with_the_next_reaping() {
     let backend = daemon.backend().await;
     until("both are made", async || {
         let all = backend.list(&Filter::default()).await.unwrap();
-        all.len() == 2 && backend.sandbox("booted".parse().unwrap()).exec(&["true"]).await.is_ok()
+        let is_running = all.iter().any(|info| info.state == State::Running);
+        all.len() == 2
+            && is_running
+            && backend.sandbox("booted".parse().unwrap()).exec(&["true"]).await.is_ok()
     })
     .await;
     daemon.kill();
@@ -125,6 +130,7 @@ async fn with_live_restore_a_detached_sandbox_goes_on_while_its_engine_is_away()
     stays.start(&detached()).await.unwrap();
     let ends = backend.sandbox("ends".parse().unwrap());
     ends.start(&owned()).await.unwrap();
+    assert!(ends.is_running().await.unwrap() && stays.is_running().await.unwrap());
     let of_owned = spawn(&*ends, "sleep 100").await;
     let session = spawn(&*stays, "while ! [ -e /tmp/go ]; do sleep 0.1; done; echo done; exit 7").await;
 
@@ -147,5 +153,40 @@ async fn with_live_restore_a_detached_sandbox_goes_on_while_its_engine_is_away()
     stays.halt(Duration::from_secs(1)).await.unwrap();
     assert_eq!(reconnected.inspect().await.unwrap().state, State::Stopped);
     reconnected.remove().await.unwrap();
+    daemon.assert_nothing_is_left().await;
+}
+
+/// As one that is killed while it starts something: it forgets that, and what it started lives on.
+#[tokio::test]
+async fn what_an_engine_has_lost_ends_all_the_same() {
+    let Some(mut daemon) = Daemon::start(Options::default()).await else { return };
+    let backend = daemon.backend().await;
+    let [ends, removed, reaped] =
+        ["ends", "removed", "reaped"].map(|name| backend.sandbox(name.parse().unwrap()));
+    ends.start(&owned()).await.unwrap();
+    for one in [&removed, &reaped] {
+        one.start(&detached()).await.unwrap();
+    }
+    let mut sessions = Vec::new();
+    for one in [&ends, &removed, &reaped] {
+        assert!(one.is_running().await.unwrap());
+        sessions.push(spawn(&**one, "sleep 100").await);
+    }
+
+    daemon.kill();
+    daemon.forget_containers();
+    daemon.run();
+    assert!(backend.list(&Filter::default()).await.unwrap().is_empty());
+    assert_eq!(removed.exec(&["echo", "on"]).await.unwrap().stdout, "on\n");
+    ends.stop().await.unwrap();
+    removed.remove().await.unwrap();
+    backend.reap(Reap::Remove).await.unwrap();
+    for session in sessions {
+        assert_was_ended(session).await;
+    }
+    for one in [&ends, &removed, &reaped] {
+        assert_eq!(one.exec(&["true"]).await.unwrap_err().kind(), ErrorKind::NotFound);
+        assert!(!one.is_running().await.unwrap());
+    }
     daemon.assert_nothing_is_left().await;
 }
