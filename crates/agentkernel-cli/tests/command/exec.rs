@@ -1,5 +1,10 @@
 //! `exec` and `attach` in a sandbox that stays.
-use crate::program::{Name, agentkernel, eventually, has_engine};
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+};
+
+use crate::program::{Name, agentkernel, eventually, has_engine, heeding_signals, signal};
 
 #[test]
 fn exec_runs_in_the_same_sandbox_each_time() {
@@ -56,6 +61,53 @@ fn a_detached_command_is_joined_again_with_what_it_wrote() {
     let id = String::from_utf8(detached.stdout).unwrap().trim().to_owned();
     assert_eq!(name.exec(["touch", "/tmp/go"]).code, Some(0));
     assert_eq!(agentkernel(["attach", &name.0, &id]).text(), (Some(5), "before\nafter\n", ""));
+}
+
+/// Returns what `inspect` says of a command.
+fn listed(name: &Name, id: &str) -> serde_json::Value {
+    let shown = agentkernel(["inspect", &name.0, "--json"]);
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let mut commands = shown["commands"].as_array().unwrap().iter();
+    commands.find(|command| command["id"] == id).unwrap().clone()
+}
+
+/// Each call is a process of its own.
+#[test]
+fn a_detached_command_is_listed_killed_and_told_of_by_later_processes() {
+    if !has_engine() {
+        return;
+    }
+    let name = Name::created();
+    let script = "echo out; echo err >&2; exec sleep 1000";
+    let detached = agentkernel(["exec", &name.0, "--detach", "--", "sh", "-c", script]);
+    let id = String::from_utf8(detached.stdout).unwrap().trim().to_owned();
+    let command = listed(&name, &id);
+    assert_eq!((&command["running"], &command["detached"]), (&true.into(), &true.into()));
+    let mut attach = heeding_signals();
+    let mut attach = attach.args(["attach", &name.0, &id]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(attach.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "out\n");
+    signal(&attach, "TERM");
+    assert_eq!(attach.wait().unwrap().code(), Some(143));
+    assert_eq!(listed(&name, &id)["running"], false);
+    for _ in 0..2 {
+        assert_eq!(agentkernel(["attach", &name.0, &id]).text(), (Some(143), "out\n", "err\n"));
+    }
+}
+
+#[test]
+fn the_deadline_of_a_detached_command_needs_no_process_of_ours() {
+    if !has_engine() {
+        return;
+    }
+    let name = Name::created();
+    let command =
+        ["exec", &name.0, "--detach", "--timeout", "1s", "--", "sh", "-c", "echo out; exec sleep 1000"];
+    let id = String::from_utf8(agentkernel(command).stdout).unwrap().trim().to_owned();
+    eventually("the command is ended", || listed(&name, &id)["running"] == false);
+    let ended = agentkernel(["attach", &name.0, &id]);
+    assert_eq!((ended.code, &*ended.stdout), (Some(124), &b"out\n"[..]), "{}", ended.stderr);
 }
 
 #[test]

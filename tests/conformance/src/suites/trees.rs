@@ -34,6 +34,10 @@ rules![
     the_end_of_a_detached_command_is_kept[ExecDetached],
     attaching_to_nothing_is_not_found[ExecDetached],
     dropping_an_attached_session_kills_no_detached_command[ExecDetached],
+    whoever_comes_later_finds_what_a_detached_command_left[ExecDetached],
+    whoever_comes_later_can_kill_a_detached_command[ExecDetached, ExecSignal],
+    the_deadline_of_a_detached_command_needs_nobody[ExecDetached],
+    of_much_output_the_last_is_kept[ExecDetached],
 ];
 
 /// Starts four processes that note their ids: itself, a child, a child that ignores signals, and a daemon in a session
@@ -270,4 +274,59 @@ async fn dropping_an_attached_session_kills_no_detached_command(fixture: Fixture
     }
     drop(again);
     assert!(lives(&sandbox).await);
+}
+
+async fn whoever_comes_later_finds_what_a_detached_command_left(fixture: Fixture) {
+    let sandbox = fixture.start().await;
+    let spec = script("echo out; echo err >&2; exit 6").detached();
+    let id = sandbox.spawn(&spec).await.unwrap().detach().await.unwrap();
+    let later = fixture.backend().sandbox(sandbox.name().clone());
+    for _ in 0..2 {
+        let attached = later.attach(&id, Replay::Kept).await.unwrap();
+        let output = soon("the command ends", attached.collect()).await.unwrap();
+        assert_eq!((&*output.stdout, &*output.stderr), (&b"out\n"[..], &b"err\n"[..]));
+        assert_eq!(output.status, ExitStatus::Code(6));
+    }
+    let info = listed(&later, &id).await.unwrap();
+    assert_eq!((info.exit, info.running, info.detached), (Some(ExitStatus::Code(6)), false, true));
+}
+
+async fn whoever_comes_later_can_kill_a_detached_command(fixture: Fixture) {
+    let sandbox = fixture.start().await;
+    let spec = script("echo $$ >/tmp/pid; echo ready; exec sleep 1000").detached();
+    let mut session = sandbox.spawn(&spec).await.unwrap();
+    read_until(&mut session, "ready").await;
+    let id = session.detach().await.unwrap();
+    let later = fixture.backend().sandbox(sandbox.name().clone());
+    let attached = later.attach(&id, Replay::None).await.unwrap();
+    attached.control().signal(Signal::KILL).await.unwrap();
+    assert_eq!(soon("the command ends", end(attached)).await, ExitStatus::Signal(Signal::KILL));
+    assert!(!lives(&sandbox).await);
+    let info = listed(&sandbox, &id).await.unwrap();
+    assert_eq!(info.exit, Some(ExitStatus::Signal(Signal::KILL)));
+}
+
+async fn the_deadline_of_a_detached_command_needs_nobody(fixture: Fixture) {
+    let sandbox = fixture.start().await;
+    let options = ExecOptions::default().with_timeout(Duration::from_secs(1));
+    let spec = script_with("echo $$ >/tmp/pid; echo ready; exec sleep 1000", options).detached();
+    let id = sandbox.spawn(&spec).await.unwrap().detach().await.unwrap();
+    let later = fixture.backend().sandbox(sandbox.name().clone());
+    eventually!("the command is ended", {
+        listed(&later, &id).await.is_some_and(|info| info.exit == Some(ExitStatus::TimedOut))
+    });
+    assert!(!lives(&later).await);
+    let output = later.attach(&id, Replay::Kept).await.unwrap().collect().await.unwrap();
+    assert_eq!((&*output.stdout, output.status), (&b"ready\n"[..], ExitStatus::TimedOut));
+}
+
+async fn of_much_output_the_last_is_kept(fixture: Fixture) {
+    let sandbox = fixture.start().await;
+    let id = sandbox.spawn(&script("seq 1 300000").detached()).await.unwrap().detach().await.unwrap();
+    eventually!("the command ends", listed(&sandbox, &id).await.is_some_and(|info| info.exit.is_some()));
+    let output = sandbox.attach(&id, Replay::Kept).await.unwrap().collect().await.unwrap();
+    let whole = (1..=300_000).map(|number| format!("{number}\n")).collect::<String>();
+    assert!(!output.stdout.is_empty() && output.stdout.len() <= 1 << 20, "{}", output.stdout.len());
+    assert!(whole.as_bytes().ends_with(&output.stdout));
+    assert_eq!(output.status, ExitStatus::Code(0));
 }
