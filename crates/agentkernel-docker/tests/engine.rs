@@ -379,28 +379,6 @@ async fn the_output_of_a_detached_main_command_is_kept() {
     one.remove().await.unwrap();
 }
 
-#[tokio::test]
-async fn exec_works_while_the_engine_is_stopped() {
-    let Some(backend) = engine().await else { return };
-    if std::env::var_os("AGENTKERNEL_TEST_STOP_ENGINE").is_none() {
-        eprintln!("skipped: AGENTKERNEL_TEST_STOP_ENGINE is not set, and others may use the engine");
-        return;
-    }
-    let sandbox_name = name("frozen");
-    let one = backend.sandbox(sandbox_name.clone());
-    one.start(&sandbox()).await.unwrap();
-    let pid = std::fs::read_to_string("/var/run/docker.pid").unwrap();
-    let signal = |name: &str| Command::new("kill").args([name, pid.trim()]).status().unwrap().success();
-    assert!(signal("-STOP"));
-    let begin = Instant::now();
-    let result = backend.sandbox(sandbox_name).exec(&["echo", "hello"]).await;
-    let took = begin.elapsed();
-    assert!(signal("-CONT"));
-    assert_eq!(result.unwrap().stdout, "hello\n");
-    assert!(took < Duration::from_secs(1), "{took:?}");
-    one.stop().await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_sandboxes_at_once_are_all_correct_and_leave_nothing() {
     let Some(backend) = engine().await else { return };

@@ -30,7 +30,7 @@ pub(crate) const SLACK: Duration = Duration::from_secs(3);
 /// The first process of the namespaces: mounts what the engine writes to, and waits. `/run/containerd` is covered, so
 /// that the engine starts a containerd of its own.
 const HOLDER: &str = "mount -t tmpfs -o size=$2 none \"$1/data\" && mkdir -p /run/containerd && \
-    mount -t tmpfs none /run/containerd && ip link set lo up && echo ready; sleep infinity & wait";
+    mount -t tmpfs none /run/containerd && busybox ip link set lo up && echo ready; sleep infinity & wait";
 
 /// How the engine is made.
 #[derive(Debug, Clone, Copy)]
@@ -288,7 +288,6 @@ fn missing() -> Option<String> {
         ("docker", "docker.io"),
         ("nsenter", "util-linux"),
         ("setpriv", "util-linux"),
-        ("ip", "iproute2"),
         ("busybox", "busybox-static"),
     ];
     let path = std::env::var_os("PATH").unwrap_or_default();
