@@ -110,6 +110,8 @@ fn detached(words: &[&str], log: &Path) -> Result<()> {
     say(&format!("$ {} (detached)", words.join(" ")));
     let output = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     command("setsid", words)
+        // What it starts needs a working directory that stays: a checkout may go.
+        .current_dir("/")
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
         .stderr(output)

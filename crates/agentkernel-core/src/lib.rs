@@ -56,7 +56,7 @@ pub use profile::Profile;
 pub use registry::{Connect, Considered, Registry, Selection};
 pub use resolve::{HOME_TARGET, InjectedFile, Requirement, SandboxSpec, WORKSPACE};
 pub use sandbox::Sandbox;
-pub use store::{ImageInfo, ImageStore, Progress, VolumeInfo, VolumeStore};
+pub use store::{ImageInfo, ImageStore, Progress, Pruned, VolumeInfo, VolumeStore};
 
 /// Re-exported, because it appears in signatures of this crate.
 pub use async_trait::async_trait;

@@ -35,6 +35,10 @@ pub trait ImageStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// `NotFound` if there is no such sandbox, `AlreadyExists` if an image has the name.
     async fn commit(&self, sandbox: &SandboxName, name: &ImageRef) -> Result<ImageInfo>;
+
+    /// Removes what was made here, by [`import`](Self::import) or [`commit`](Self::commit), and has lost its name to a
+    /// newer image, unless a sandbox uses it. What others keep in the same engine is left alone, and so are pulled images.
+    async fn prune(&self) -> Result<Pruned>;
 }
 
 /// The named volumes of a backend.
@@ -71,6 +75,16 @@ impl ImageInfo {
     pub fn new(name: impl Into<String>, id: impl Into<String>) -> Self {
         Self { name: name.into(), id: id.into(), digest: None, size: 0, created: 0, config: None }
     }
+}
+
+/// What [`ImageStore::prune`] removed.
+#[non_exhaustive]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Pruned {
+    /// The engine's ids of the images.
+    pub images: Vec<String>,
+    /// The space that is free now, in bytes.
+    pub bytes: u64,
 }
 
 /// How far a pull is.

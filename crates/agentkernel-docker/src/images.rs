@@ -1,13 +1,14 @@
 //! The engine's images.
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use agentkernel_core::{
-    Error, ErrorKind, Events, ImageInfo, ImageRef, ImageStore, Owner, Progress, Result, SandboxName, Source,
-    async_trait,
+    Error, ErrorKind, Events, ImageInfo, ImageRef, ImageStore, Owner, Progress, Pruned, Result, SandboxName,
+    Source, async_trait,
 };
+use agentkernel_host::StateLabels;
 use bollard::{
     models::ImageInspect,
-    query_parameters::{ListImagesOptions, RemoveImageOptions},
+    query_parameters::{ListImagesOptions, PruneImagesOptions, RemoveImageOptions},
 };
 use futures_util::StreamExt;
 
@@ -18,6 +19,9 @@ use crate::{
     search::Surroundings,
     snapshot,
 };
+
+/// Says that an image was made here from the archive of a root file system.
+pub(crate) const IMPORTED: &str = "agentkernel.imported";
 
 /// The images of an engine.
 #[derive(Debug, Clone)]
@@ -195,6 +199,24 @@ impl ImageStore for DockerImages {
 
     async fn commit(&self, sandbox: &SandboxName, name: &ImageRef) -> Result<ImageInfo> {
         snapshot::commit(self, sandbox, name).await
+    }
+
+    async fn prune(&self) -> Result<Pruned> {
+        let mut pruned = Pruned::default();
+        // Both labels at once would mean images that have both.
+        for label in [IMPORTED, StateLabels::VERSION_LABEL] {
+            let filters = [("dangling", "true"), ("label", label)];
+            let filters = filters.map(|(name, value)| (name.to_owned(), vec![value.to_owned()]));
+            let options = PruneImagesOptions { filters: Some(HashMap::from(filters)) };
+            let call = self.engine.docker().prune_images(Some(options));
+            let patience = self.engine.config().transfer_timeout;
+            let answer = self.engine.within(patience, "prune images", call).await?;
+            let deleted = answer.images_deleted.unwrap_or_default();
+            pruned.images.extend(deleted.into_iter().filter_map(|image| image.deleted));
+            pruned.bytes +=
+                answer.space_reclaimed.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
+        }
+        Ok(pruned)
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::{io::AsyncReadExt, sync::mpsc, time::timeout};
 
 use crate::{
     error,
-    images::{DockerImages, check_new_name},
+    images::{DockerImages, IMPORTED, check_new_name},
 };
 
 /// One part of the archive on its way to the engine.
@@ -61,6 +61,7 @@ pub(crate) async fn import(images: &DockerImages, archive: Source<'_>, name: &Im
                 from_src: Some("-".to_owned()),
                 repo: Some(name.name().to_owned()),
                 tag: Some(name.tag().unwrap_or("latest").to_owned()),
+                changes: vec![format!("LABEL {IMPORTED}=1")],
                 ..Default::default()
             };
             let answers =

@@ -19,6 +19,7 @@ rules![
     a_snapshot_does_not_end_what_runs[Snapshot],
     a_snapshot_takes_no_name_away[Snapshot],
     a_snapshot_of_no_sandbox_is_not_found[Snapshot],
+    pruning_keeps_what_has_a_name[Snapshot],
 ];
 
 fn images(fixture: &Fixture) -> &dyn ImageStore {
@@ -132,4 +133,14 @@ async fn a_snapshot_takes_no_name_away(fixture: Fixture) {
 async fn a_snapshot_of_no_sandbox_is_not_found(fixture: Fixture) {
     let image = "agentkernel-snap:conformance-none".parse().unwrap();
     assert_eq!(kind(images(&fixture).commit(&fixture.name(), &image).await), Some(ErrorKind::NotFound));
+}
+
+async fn pruning_keeps_what_has_a_name(fixture: Fixture) {
+    let sandbox = fixture.start().await;
+    let image = name_for(&sandbox);
+    images(&fixture).commit(sandbox.name(), &image).await.unwrap();
+    images(&fixture).prune().await.unwrap();
+    let kept = images(&fixture).inspect(&image).await.unwrap();
+    images(&fixture).remove(&image).await.unwrap();
+    assert!(kept.is_some());
 }
