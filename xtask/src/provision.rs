@@ -18,12 +18,13 @@ use crate::{
 };
 
 /// Packages, each with a file that shows it is there already.
-const PACKAGES: [(&str, &str); 5] = [
+const PACKAGES: [(&str, &str); 6] = [
     ("docker.io", "/usr/sbin/dockerd"),
     ("podman", "/usr/bin/podman"),
     ("busybox-static", "/usr/share/doc/busybox-static"),
     ("hyperfine", "/usr/bin/hyperfine"),
     ("docker-registry", "/usr/bin/docker-registry"),
+    ("btrfs-progs", "/usr/sbin/mkfs.btrfs"),
 ];
 const ENGINE_START: Duration = Duration::from_secs(90);
 

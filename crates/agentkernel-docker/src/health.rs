@@ -24,6 +24,7 @@ pub(crate) const UPPER_BOUND: Capabilities = Capabilities::new(Isolation::Userns
     Capability::MemoryLimit,
     Capability::PidsLimit,
     Capability::OpenFilesLimit,
+    Capability::DiskLimit,
     Capability::ReadOnlyRoot,
     Capability::DropCapabilities,
     Capability::NoNewPrivileges,
@@ -61,6 +62,10 @@ pub(crate) fn read(info: &SystemInfo, kernel: &str) -> Result<Health> {
     if !has("name=rootless") && !has("name=userns") {
         capabilities = capabilities.with_isolation(Isolation::RootContainer);
     }
+    // Few can, so that is worth no warning. Overlay could on xfs with project quotas, which it does not tell.
+    if info.driver.as_deref() != Some("btrfs") {
+        capabilities = capabilities.without(Capability::DiskLimit);
+    }
     let filter = options.iter().find(|option| option.split(',').any(|part| part == "name=seccomp"));
     let limits = [
         (Capability::MemoryLimit, info.memory_limit == Some(true) && info.swap_limit == Some(true)),
@@ -94,6 +99,7 @@ mod tests {
     fn info() -> SystemInfo {
         SystemInfo {
             os_type: Some("linux".into()),
+            driver: Some("btrfs".into()),
             kernel_version: Some("6.1".into()),
             server_version: Some("20.10.24".into()),
             memory_limit: Some(true),
@@ -124,11 +130,14 @@ mod tests {
         let weak = SystemInfo {
             swap_limit: Some(false),
             pids_limit: None,
+            driver: Some("overlay2".into()),
             security_options: Some(vec!["name=seccomp,profile=unconfined".into()]),
             ..info()
         };
         let capabilities = read(&weak, "6.1").unwrap().capabilities;
-        for lacks in [Capability::MemoryLimit, Capability::PidsLimit, Capability::SyscallFilter] {
+        for lacks in
+            [Capability::MemoryLimit, Capability::PidsLimit, Capability::DiskLimit, Capability::SyscallFilter]
+        {
             assert!(!capabilities.has(lacks), "{lacks}");
         }
     }

@@ -5,7 +5,7 @@ use agentkernel_core::{
 use agentkernel_host::{StateLabels, liveness};
 use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, HostConfig};
 
-use crate::{engine::container_name, id::ContainerId, request::image_of};
+use crate::{engine::container_name, id::ContainerId, request::image_of, verify};
 
 /// A container of ours.
 #[derive(Debug, Clone)]
@@ -104,6 +104,7 @@ fn restrictions(config: &SandboxConfig, host: &HostConfig) -> Vec<Enforcement> {
     let options = host.security_opt.clone().unwrap_or_default();
     let has = |begin: &str| options.iter().any(|option| option.starts_with(begin));
     let open_files = host.ulimits.iter().flatten().find(|limit| limit.name.as_deref() == Some("nofile"));
+    let disk = verify::disk(host).and_then(|bytes| bytes.parse::<u64>().ok());
     let no_network = host.network_mode.as_deref() == Some("none");
     let dropped = host.cap_drop.iter().flatten().any(|name| name == "ALL");
     let kept = config.cap_add.iter().map(|capability| capability.name()).collect::<Vec<_>>().join(",");
@@ -122,7 +123,7 @@ fn restrictions(config: &SandboxConfig, host: &HostConfig) -> Vec<Enforcement> {
         (Capability::DropCapabilities, dropped.then(|| format!("none but: {kept}"))),
         (Capability::NoNewPrivileges, Some(text(has("no-new-privileges")))),
         (Capability::SyscallFilter, Some(text(!has("seccomp=unconfined")))),
-        (Capability::DiskLimit, None),
+        (Capability::DiskLimit, disk.map(|bytes| format!("{} MiB", bytes >> 20))),
         (Capability::NetworkAllow, None),
     ];
     configured

@@ -97,6 +97,7 @@ impl Plan<'_> {
             None => Some(DEFAULT_PIDS).filter(|_| self.has_pids_limit),
         };
         let cpus = spec.vcpus.filter(|_| enforced(Capability::CpuLimit));
+        let disk = spec.disk_mb.filter(|_| enforced(Capability::DiskLimit)).map(|mb| mb << 20);
         let open_files = to_i64(spec.open_files.unwrap_or(self.open_files));
         let mut ulimits = vec![ulimit("core", 0), ulimit("nofile", open_files)];
         ulimits.extend(self.processes.map(|most| ulimit("nproc", to_i64(most))));
@@ -124,6 +125,7 @@ impl Plan<'_> {
             }),
             auto_remove: Some(!detached),
             log_config: Some(log_config(detached)),
+            storage_opt: disk.map(|bytes| HashMap::from([("size".to_owned(), bytes.to_string())])),
             ..Default::default()
         })
     }

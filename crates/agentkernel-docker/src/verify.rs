@@ -41,6 +41,7 @@ pub(crate) fn made(body: &ContainerCreateBody, found: &ContainerInspectResponse)
     all.compare("vcpus", &number(asked.nano_cpus), &number(host.nano_cpus));
     all.compare("pids", &number(asked.pids_limit), &number(host.pids_limit));
     all.compare("open_files", &ulimits(asked), &ulimits(host));
+    all.compare("disk_mb", &disk(asked), &disk(host));
     all.compare("read_only", &asked.readonly_rootfs.unwrap_or(false), &host.readonly_rootfs.unwrap_or(false));
     all.compare("network", &asked.network_mode, &host.network_mode);
     all.compare(
@@ -208,6 +209,11 @@ fn tmpfs(host: &HostConfig) -> BTreeMap<String, Vec<String>> {
         words.map(str::to_owned).collect()
     };
     host.tmpfs.iter().flatten().map(|(target, options)| (target.clone(), words(options))).collect()
+}
+
+/// Returns the size of the writable layer, in bytes.
+pub(crate) fn disk(host: &HostConfig) -> Option<&str> {
+    host.storage_opt.as_ref()?.get("size").map(String::as_str)
 }
 
 fn mounts(host: &HostConfig) -> BTreeSet<(String, String, String, bool)> {

@@ -29,8 +29,9 @@ pub(crate) const SLACK: Duration = Duration::from_secs(3);
 
 /// The first process of the namespaces: mounts what the engine writes to, and waits. `/run/containerd` is covered, so
 /// that the engine starts a containerd of its own.
-const HOLDER: &str = "mount -t tmpfs -o size=$2 none \"$1/data\" && mkdir -p /run/containerd && \
-    mount -t tmpfs none /run/containerd && busybox ip link set lo up && echo ready; sleep infinity & wait";
+const HOLDER: &str = "if [ $3 = true ]; then truncate -s $2 \"$1/disk\" && mkfs.btrfs -q \"$1/disk\" >/dev/null && \
+    mount -o loop \"$1/disk\" \"$1/data\"; else mount -t tmpfs -o size=$2 none \"$1/data\"; fi && mkdir -p /run/containerd && \
+    mount -t tmpfs none /run/containerd && busybox ip link set lo up && echo ready || exit 1; sleep infinity & wait";
 
 /// How the engine is made.
 #[derive(Debug, Clone, Copy)]
@@ -38,11 +39,13 @@ pub(crate) struct Options {
     pub live_restore: bool,
     /// The size of its disk, in MiB.
     pub disk: u32,
+    /// Whether that is btrfs, which can limit what a container takes of it; it has to be larger than 114 MiB then.
+    pub quota: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { live_restore: false, disk: 256 }
+        Self { live_restore: false, disk: 256, quota: false }
     }
 }
 
@@ -79,7 +82,8 @@ impl Daemon {
             .args(["--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"])
             .args(["--mount-proc", "--propagation", "private", "sh", "-c", HOLDER, "holder"])
             .arg(dir.path())
-            .arg(format!("{}m", options.disk))
+            .arg(format!("{}M", options.disk))
+            .arg(options.quota.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -105,7 +109,8 @@ impl Daemon {
         command
             .args(["--host", &self.endpoint(), "--config-file", &path("daemon.json")])
             .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("pid")])
-            .args(["--bridge=none", "--iptables=false", "--ip-forward=false", "--storage-driver=overlay2"])
+            .args(["--bridge=none", "--iptables=false", "--ip-forward=false", "--storage-driver"])
+            .arg(if self.options.quota { "btrfs" } else { "overlay2" })
             .args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent"])
             .arg(format!("/{}", self.cgroup))
             .arg(format!("--live-restore={}", self.options.live_restore));
@@ -289,6 +294,7 @@ fn missing() -> Option<String> {
         ("nsenter", "util-linux"),
         ("setpriv", "util-linux"),
         ("busybox", "busybox-static"),
+        ("mkfs.btrfs", "btrfs-progs"),
     ];
     let path = std::env::var_os("PATH").unwrap_or_default();
     let absent =

@@ -15,6 +15,7 @@ mod image;
 mod killed;
 mod lost;
 mod paused;
+mod quota;
 mod races;
 
 use std::time::{Duration, Instant};
