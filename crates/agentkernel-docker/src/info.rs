@@ -151,7 +151,7 @@ mod tests {
     use bollard::models::ContainerConfig;
 
     use super::*;
-    use crate::request::tests::{body, everything};
+    use crate::request::tests::{body, body_on, everything};
 
     fn container(name: &str, config: SandboxConfig) -> ContainerInspectResponse {
         let host_config = body(&config).host_config;
@@ -220,10 +220,10 @@ mod tests {
         config.network = Some(Network::Full);
         config.disk_mb = Some(5);
         config.allow_weaker = vec![Capability::DiskLimit];
-        let info = read(container("/agentkernel-demo", config))
-            .unwrap()
-            .unwrap()
-            .info(BackendType::Docker, Isolation::RootContainer);
+        let mut found = container("/agentkernel-demo", config.clone());
+        let can = crate::health::UPPER_BOUND.without(Capability::DiskLimit);
+        found.host_config = body_on(&config, can).host_config;
+        let info = read(found).unwrap().unwrap().info(BackendType::Docker, Isolation::RootContainer);
         let disk = info.restrictions.iter().find(|one| one.capability == Capability::DiskLimit).unwrap();
         assert_eq!((disk.asked.as_str(), disk.configured.as_str(), disk.allowed_weaker), ("5 MiB", "", true));
     }

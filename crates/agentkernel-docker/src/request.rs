@@ -291,7 +291,7 @@ pub(crate) mod tests {
         body_on(config, crate::health::UPPER_BOUND)
     }
 
-    fn body_on(config: &SandboxConfig, has: Capabilities) -> ContainerCreateBody {
+    pub(crate) fn body_on(config: &SandboxConfig, has: Capabilities) -> ContainerCreateBody {
         let owner = Owner::new("host", "boot", 1, 2, 3, 0);
         let host = HostContext { cwd: "/work".into(), home: Some("/home/me".into()), owner };
         let spec = config.resolve(has, &host).unwrap();
