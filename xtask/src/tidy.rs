@@ -7,7 +7,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 use crate::process::{read, say};
 
 /// Which of our crates may depend on which, beside dev-dependencies.
-const EDGES: [(&str, &[&str]); 9] = [
+const EDGES: [(&str, &[&str]); 10] = [
     ("agentkernel-core", &[]),
     ("agentkernel-guest", &[]),
     ("agentkernel-host", &["agentkernel-core", "agentkernel-guest"]),
@@ -15,6 +15,7 @@ const EDGES: [(&str, &[&str]); 9] = [
     ("agentkernel-cli", &["agentkernel-core", "agentkernel-guest", "agentkernel-host", "agentkernel-docker"]),
     ("agentkernel-conformance", &["agentkernel-core"]),
     ("agentkernel-intruder", &[]),
+    ("agentkernel-container-stand-in", &[]),
     (
         "agentkernel-fuzz",
         &["agentkernel-core", "agentkernel-guest", "agentkernel-host", "agentkernel-docker"],

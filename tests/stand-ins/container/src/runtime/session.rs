@@ -1,0 +1,277 @@
+//! The call's side of a process: its streams, its signals, and how it ends (reference 4).
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command prints")]
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe, stdin},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    process::{Command, Stdio},
+    sync::mpsc::{Receiver, Sender, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::{
+    signal::{SigSet, Signal},
+    signalfd::SignalFd,
+};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr},
+};
+
+use super::{Launch, Order, Report, SUPERVISOR};
+use crate::{
+    Host,
+    control::Version,
+    failure::{Failure, Outcome, failed},
+};
+
+/// How a call is connected with the process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attach {
+    pub(crate) stdin: bool,
+    pub(crate) terminal: bool,
+}
+
+/// A process that has been started.
+#[derive(Debug)]
+pub(crate) struct Session {
+    control: UnixStream,
+    reader: BufReader<UnixStream>,
+    out: Vec<(PipeReader, bool)>,
+    stdin: Option<PipeWriter>,
+    signals: Option<SignalFd>,
+    console: Option<Termios>,
+    version: Version,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    /// Output was still not taken three seconds after the end.
+    pub(crate) is_late: bool,
+}
+
+/// Starts a supervisor and waits until it has started the process.
+pub(crate) fn launch(host: &Host, mut launch: Launch, attach: Option<Attach>) -> Outcome<Session> {
+    let mut console = None;
+    if attach.is_some_and(|attach| attach.stdin && attach.terminal) {
+        match tcgetattr(stdin()) {
+            Ok(attributes) => console = Some(attributes),
+            Err(error) => return failed(format!("failed to get the attributes of the terminal: {error}")),
+        }
+        launch.window = tcgetwinsize(stdin()).ok().map(|size| (size.ws_row, size.ws_col));
+    }
+    let signals = attach.map(|_| catch(console.is_some())).transpose()?;
+    let (mine, theirs) = UnixStream::pair()?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .arg(SUPERVISOR)
+        .env_clear()
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let (mut out, mut own_stdin, mut their_stdin) = (Vec::new(), None, None);
+    if let Some(attach) = attach {
+        let (stdout, their_stdout) = pipe()?;
+        let (stderr, their_stderr) = pipe()?;
+        command.stdout(their_stdout).stderr(their_stderr);
+        out = vec![(stdout, false), (stderr, true)];
+        if attach.stdin {
+            let (theirs, own) = pipe()?;
+            launch.stdin = Some(format!("/proc/{}/fd/{}", std::process::id(), theirs.as_raw_fd()));
+            own_stdin = Some(own);
+            their_stdin = Some(theirs);
+        }
+    }
+    command.spawn()?;
+    // It holds the other ends of the pipes.
+    drop(command);
+    (&mine).write_all(format!("{}\n", serde_json::to_string(&launch)?).as_bytes())?;
+    let mut reader = BufReader::new(mine.try_clone()?);
+    if let Some(signals) = &signals {
+        until_started(&mine, signals)?;
+    }
+    let report = read_report(&mut reader);
+    drop(their_stdin);
+    match report {
+        Some(Report::Started) => {}
+        Some(Report::Failed(error)) if error.starts_with("container stand-in: ") => {
+            return Err(Failure::Gap(error));
+        }
+        Some(Report::Failed(error)) => return failed(error),
+        Some(Report::Exited(_)) | None => {
+            return failed("interrupted: \"XPC connection error: Connection interrupted\"");
+        }
+    }
+    Ok(Session { control: mine, reader, out, stdin: own_stdin, signals, console, version: host.version() })
+}
+
+fn read_report(reader: &mut BufReader<UnixStream>) -> Option<Report> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    serde_json::from_str(&line).ok()
+}
+
+/// With a console only its size is looked for.
+fn catch(has_console: bool) -> Outcome<SignalFd> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGWINCH);
+    if !has_console {
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGUSR2] {
+            set.add(signal);
+        }
+    }
+    let caught = set.thread_block().and_then(|()| SignalFd::new(&set));
+    caught.map_err(|error| Failure::Gap(format!("signals: {error}")))
+}
+
+/// Before the process has started, INT and TERM end the call.
+fn until_started(control: &UnixStream, signals: &SignalFd) -> Outcome<()> {
+    loop {
+        let mut polled = [PollFd::new(control, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+        poll(&mut polled, None)?;
+        let [control, signal] = polled.map(|one| !one.revents().is_empty());
+        if signal {
+            let number = next(signals);
+            if [2, 15].contains(&number) {
+                return Err(Failure::Silent(128 + number));
+            }
+        }
+        if control {
+            return Ok(());
+        }
+    }
+}
+
+fn next(signals: &SignalFd) -> i32 {
+    let signal = signals.read_signal().ok().flatten();
+    signal.and_then(|signal| i32::try_from(signal.ssi_signo).ok()).unwrap_or(0)
+}
+
+impl Session {
+    /// Carries everything until the process has ended and its output is through, or three seconds have passed.
+    pub(crate) fn follow(mut self) -> Ended {
+        let (done, relays) = channel();
+        let count = self.out.len();
+        for (from, is_stderr) in self.out.drain(..) {
+            let done = done.clone();
+            thread::spawn(move || relay_out(from, is_stderr, &done));
+        }
+        if let Some(console) = &self.console {
+            let mut raw = console.clone();
+            raw.make_raw();
+            let _ = tcsetattr(stdin(), OptionalActions::Now, &raw);
+        }
+        if let Some(to) = self.stdin.take() {
+            thread::spawn(move || relay_in(to));
+        }
+        if let (Some(signals), Ok(control)) = (self.signals.take(), self.control.try_clone()) {
+            let version = self.version;
+            thread::spawn(move || obey(&signals, &control, version));
+        }
+        let ended = match read_report(&mut self.reader) {
+            Some(Report::Exited(code)) => Ended { code, is_late: !all_done(&relays, count) },
+            _ => {
+                eprintln!("Error: interrupted: \"XPC connection error: Connection interrupted\"");
+                Ended { code: 1, is_late: false }
+            }
+        };
+        if let Some(console) = &self.console {
+            let _ = tcsetattr(stdin(), OptionalActions::Now, console);
+        }
+        ended
+    }
+}
+
+fn all_done(relays: &Receiver<()>, count: usize) -> bool {
+    let end = Instant::now() + Duration::from_secs(3);
+    (0..count).all(|_| relays.recv_timeout(end.saturating_duration_since(Instant::now())).is_ok())
+}
+
+fn relay_out(mut from: PipeReader, is_stderr: bool, done: &Sender<()>) {
+    let own = if is_stderr {
+        io::stderr().as_fd().try_clone_to_owned()
+    } else {
+        io::stdout().as_fd().try_clone_to_owned()
+    };
+    let mut to = own.ok().map(File::from);
+    let mut buffer = vec![0; 16 << 10];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        let chunk = buffer.get(..count).unwrap_or_default();
+        if to.as_mut().is_some_and(|to| to.write_all(chunk).is_err()) {
+            to = None;
+        }
+    }
+    let _ = done.send(());
+}
+
+/// Puts the own stdin in non-blocking mode, which stays with whoever shares it, and copies it until its end.
+fn relay_in(mut to: PipeWriter) {
+    let own = stdin();
+    if rustix::io::ioctl_fionbio(&own, true).is_err() {
+        return;
+    }
+    let mut buffer = [0; 4096];
+    loop {
+        let mut polled = [PollFd::new(&own, PollFlags::IN)];
+        if poll(&mut polled, None).is_err() {
+            return;
+        }
+        match rustix::io::read(&own, &mut buffer) {
+            Ok(0) => return,
+            Ok(count) => {
+                // The program may have closed it: that is its right.
+                if to.write_all(buffer.get(..count).unwrap_or_default()).is_err() {
+                    return;
+                }
+            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Since 1.0 no signal is ever forwarded; before, each is. The third INT or TERM ends the call.
+fn obey(signals: &SignalFd, control: &UnixStream, version: Version) {
+    let mut asked = 0;
+    loop {
+        let number = next(signals);
+        if number == Signal::SIGWINCH as i32 && isatty(stdin()) {
+            if let Ok(size) = tcgetwinsize(stdin()) {
+                order(control, &Order::Window(size.ws_row, size.ws_col));
+            }
+            continue;
+        }
+        if [2, 15].contains(&number) {
+            asked += 1;
+        }
+        if asked == 3 {
+            let text = "Received 3 SIGINT/SIGTERM's, forcefully exiting.";
+            if version < Version::V1_0 {
+                println!("{text}");
+            } else {
+                eprintln!("{text}");
+            }
+            std::process::exit(1);
+        }
+        if version < Version::V1_0 {
+            order(control, &Order::Signal(number));
+        } else {
+            eprintln!(
+                "failed to send signal: [\"error\": invalidArgument: \"missing signal in xpc message\", \"signal\": {number}]"
+            );
+        }
+    }
+}
+
+fn order(mut control: &UnixStream, order: &Order) {
+    if let Ok(line) = serde_json::to_string(order) {
+        let _ = control.write_all(format!("{line}\n").as_bytes());
+    }
+}
