@@ -7,6 +7,7 @@ mod limits;
 mod ports;
 mod process;
 mod session;
+mod signals;
 mod supervisor;
 mod tree;
 
@@ -125,7 +126,7 @@ pub(crate) fn start(host: &Host, record: &Record, attach: Option<Attach>) -> Out
         window: None,
         delay_ms: host.control.start_delay_ms,
     };
-    session::launch(host, launch, attach)
+    session::launch(launch, attach)
 }
 
 /// Starts one more process in a container that runs.
@@ -148,7 +149,7 @@ pub(crate) fn exec(
         window: None,
         delay_ms: 0,
     };
-    session::launch(host, launch, attach)
+    session::launch(launch, attach)
 }
 
 fn send(pid: i32, signal: i32) -> Outcome<()> {

@@ -288,8 +288,12 @@ fn reap(control: &UnixStream, program: Program) -> io::Result<u8> {
     SigSet::all().thread_block()?;
     let signals = SignalFd::new(&SigSet::all())?;
     // Accounts and capabilities are a thread's own: PID 1 keeps what it needs to signal the program.
-    let started =
-        thread::spawn(move || become_program(&program, |command| command.spawn().map(|child| child.id())));
+    let started = thread::spawn(move || {
+        become_program(&program, |command| {
+            super::signals::release();
+            command.spawn().map(|child| child.id())
+        })
+    });
     let child = match started.join() {
         Ok(child) => child?,
         Err(_) => return Err(io::Error::other("the thread that starts the program died")),
@@ -299,18 +303,18 @@ fn reap(control: &UnixStream, program: Program) -> io::Result<u8> {
     control.shutdown(std::net::Shutdown::Both)?;
     drop_streams()?;
     loop {
-        let Some(signal) = signals.read_signal()? else { continue };
-        let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
-        if number != Signal::SIGCHLD as i32 {
-            let _ = super::send(child, number);
-            continue;
-        }
+        // First what has ended already: the signal of that may have gone to the thread that started it.
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             if pid.as_raw_nonzero().get() == child {
                 let code =
                     status.exit_status().unwrap_or_else(|| 128 + status.terminating_signal().unwrap_or(0));
                 return Ok(u8::try_from(code).unwrap_or(255));
             }
+        }
+        let number =
+            signals.read_signal()?.map_or(0, |signal| i32::try_from(signal.ssi_signo).unwrap_or_default());
+        if number != Signal::SIGCHLD as i32 {
+            let _ = super::send(child, number);
         }
     }
 }

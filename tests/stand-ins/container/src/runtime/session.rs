@@ -1,5 +1,5 @@
 //! The call's side of a process: its streams, its signals, and how it ends (reference 4).
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command prints")]
+#![expect(clippy::print_stderr, reason = "a command prints")]
 
 use std::{
     fs::File,
@@ -14,39 +14,53 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::{
-    signal::{SigSet, Signal},
-    signalfd::SignalFd,
-};
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr},
+    termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr},
 };
 
-use super::{Launch, Order, Report, SUPERVISOR};
+use super::{
+    Launch, Report, SUPERVISOR,
+    signals::{self, Target},
+};
 use crate::{
     Host,
-    control::Version,
     failure::{Failure, Outcome, failed},
 };
 
 /// How a call is connected with the process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Attach {
-    pub(crate) stdin: bool,
-    pub(crate) terminal: bool,
+    stdin: bool,
+    console: Option<Termios>,
+    target: Target,
+}
+
+impl Attach {
+    /// From here on the call has its own way with signals; with `-i` and `-t` its stdin must be a terminal.
+    pub(crate) fn new(host: &Host, stdin: bool, terminal: bool) -> Outcome<Self> {
+        let console = if stdin && terminal {
+            match tcgetattr(io::stdin()) {
+                Ok(attributes) => Some(attributes),
+                Err(error) => {
+                    return failed(format!("failed to get the attributes of the terminal: {error}"));
+                }
+            }
+        } else {
+            None
+        };
+        let target = signals::catch(console.is_some(), host.version())?;
+        Ok(Self { stdin, console, target })
+    }
 }
 
 /// A process that has been started.
 #[derive(Debug)]
 pub(crate) struct Session {
-    control: UnixStream,
     reader: BufReader<UnixStream>,
     out: Vec<(PipeReader, bool)>,
     stdin: Option<PipeWriter>,
-    signals: Option<SignalFd>,
     console: Option<Termios>,
-    version: Version,
 }
 
 /// How it ended.
@@ -58,16 +72,10 @@ pub(crate) struct Ended {
 }
 
 /// Starts a supervisor and waits until it has started the process.
-pub(crate) fn launch(host: &Host, mut launch: Launch, attach: Option<Attach>) -> Outcome<Session> {
-    let mut console = None;
-    if attach.is_some_and(|attach| attach.stdin && attach.terminal) {
-        match tcgetattr(stdin()) {
-            Ok(attributes) => console = Some(attributes),
-            Err(error) => return failed(format!("failed to get the attributes of the terminal: {error}")),
-        }
+pub(crate) fn launch(mut launch: Launch, attach: Option<Attach>) -> Outcome<Session> {
+    if attach.as_ref().is_some_and(|attach| attach.console.is_some()) {
         launch.window = tcgetwinsize(stdin()).ok().map(|size| (size.ws_row, size.ws_col));
     }
-    let signals = attach.map(|_| catch(console.is_some())).transpose()?;
     let (mine, theirs) = UnixStream::pair()?;
     let mut command = Command::new(std::env::current_exe()?);
     command
@@ -77,7 +85,7 @@ pub(crate) fn launch(host: &Host, mut launch: Launch, attach: Option<Attach>) ->
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let (mut out, mut own_stdin, mut their_stdin) = (Vec::new(), None, None);
-    if let Some(attach) = attach {
+    if let Some(attach) = &attach {
         let (stdout, their_stdout) = pipe()?;
         let (stderr, their_stderr) = pipe()?;
         command.stdout(their_stdout).stderr(their_stderr);
@@ -94,9 +102,6 @@ pub(crate) fn launch(host: &Host, mut launch: Launch, attach: Option<Attach>) ->
     drop(command);
     (&mine).write_all(format!("{}\n", serde_json::to_string(&launch)?).as_bytes())?;
     let mut reader = BufReader::new(mine.try_clone()?);
-    if let Some(signals) = &signals {
-        until_started(&mine, signals)?;
-    }
     let report = read_report(&mut reader);
     drop(their_stdin);
     match report {
@@ -109,49 +114,20 @@ pub(crate) fn launch(host: &Host, mut launch: Launch, attach: Option<Attach>) ->
             return failed("interrupted: \"XPC connection error: Connection interrupted\"");
         }
     }
-    Ok(Session { control: mine, reader, out, stdin: own_stdin, signals, console, version: host.version() })
+    let console = match attach {
+        Some(attach) => {
+            attach.target.started(mine);
+            attach.console
+        }
+        None => None,
+    };
+    Ok(Session { reader, out, stdin: own_stdin, console })
 }
 
 fn read_report(reader: &mut BufReader<UnixStream>) -> Option<Report> {
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     serde_json::from_str(&line).ok()
-}
-
-/// With a console only its size is looked for.
-fn catch(has_console: bool) -> Outcome<SignalFd> {
-    let mut set = SigSet::empty();
-    set.add(Signal::SIGWINCH);
-    if !has_console {
-        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGUSR2] {
-            set.add(signal);
-        }
-    }
-    let caught = set.thread_block().and_then(|()| SignalFd::new(&set));
-    caught.map_err(|error| Failure::Gap(format!("signals: {error}")))
-}
-
-/// Before the process has started, INT and TERM end the call.
-fn until_started(control: &UnixStream, signals: &SignalFd) -> Outcome<()> {
-    loop {
-        let mut polled = [PollFd::new(control, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        poll(&mut polled, None)?;
-        let [control, signal] = polled.map(|one| !one.revents().is_empty());
-        if signal {
-            let number = next(signals);
-            if [2, 15].contains(&number) {
-                return Err(Failure::Silent(128 + number));
-            }
-        }
-        if control {
-            return Ok(());
-        }
-    }
-}
-
-fn next(signals: &SignalFd) -> i32 {
-    let signal = signals.read_signal().ok().flatten();
-    signal.and_then(|signal| i32::try_from(signal.ssi_signo).ok()).unwrap_or(0)
 }
 
 impl Session {
@@ -170,10 +146,6 @@ impl Session {
         }
         if let Some(to) = self.stdin.take() {
             thread::spawn(move || relay_in(to));
-        }
-        if let (Some(signals), Ok(control)) = (self.signals.take(), self.control.try_clone()) {
-            let version = self.version;
-            thread::spawn(move || obey(&signals, &control, version));
         }
         let ended = match read_report(&mut self.reader) {
             Some(Report::Exited(code)) => Ended { code, is_late: !all_done(&relays, count) },
@@ -234,44 +206,5 @@ fn relay_in(mut to: PipeWriter) {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
             Err(_) => return,
         }
-    }
-}
-
-/// Since 1.0 no signal is ever forwarded; before, each is. The third INT or TERM ends the call.
-fn obey(signals: &SignalFd, control: &UnixStream, version: Version) {
-    let mut asked = 0;
-    loop {
-        let number = next(signals);
-        if number == Signal::SIGWINCH as i32 && isatty(stdin()) {
-            if let Ok(size) = tcgetwinsize(stdin()) {
-                order(control, &Order::Window(size.ws_row, size.ws_col));
-            }
-            continue;
-        }
-        if [2, 15].contains(&number) {
-            asked += 1;
-        }
-        if asked == 3 {
-            let text = "Received 3 SIGINT/SIGTERM's, forcefully exiting.";
-            if version < Version::V1_0 {
-                println!("{text}");
-            } else {
-                eprintln!("{text}");
-            }
-            std::process::exit(1);
-        }
-        if version < Version::V1_0 {
-            order(control, &Order::Signal(number));
-        } else {
-            eprintln!(
-                "failed to send signal: [\"error\": invalidArgument: \"missing signal in xpc message\", \"signal\": {number}]"
-            );
-        }
-    }
-}
-
-fn order(mut control: &UnixStream, order: &Order) {
-    if let Ok(line) = serde_json::to_string(order) {
-        let _ = control.write_all(format!("{line}\n").as_bytes());
     }
 }

@@ -67,6 +67,7 @@ fn text(error: impl std::fmt::Display) -> String {
 }
 
 fn supervise(control: &Arc<UnixStream>) -> Result<(), String> {
+    super::signals::release();
     let _ = rustix::process::setsid();
     rustix::process::chdir("/").map_err(text)?;
     let mut reader = BufReader::new(control.try_clone().map_err(text)?);

@@ -60,10 +60,11 @@ pub(crate) fn create(host: &Host, call: &Call) -> Outcome {
 }
 
 pub(crate) fn run(host: &Host, call: &Call) -> Outcome {
-    let record = make(host, call, true)?;
     let is_detached = call.has("--detach");
     let attach = (!is_detached)
-        .then(|| Attach { stdin: call.has("--interactive"), terminal: record.process.terminal });
+        .then(|| Attach::new(host, call.has("--interactive"), call.has("--tty")))
+        .transpose()?;
+    let record = make(host, call, true)?;
     let own = lock(&host.directory(&record.id).join("lock"))?;
     let started = cidfile(call, &record).and_then(|()| runtime::start(host, &record, attach));
     drop(own);

@@ -22,7 +22,7 @@ enum Side {
 
 fn side(text: &str) -> Outcome<Side> {
     match text.split(':').collect::<Vec<_>>().as_slice() {
-        [path] => Ok(Side::Local(std::env::current_dir()?.join(path))),
+        [path] => Ok(Side::Local(std::env::current_dir()?.join(path.trim_end_matches('/')))),
         [id, path] if !id.is_empty() && path.starts_with('/') => {
             Ok(Side::Inside { id: (*id).to_owned(), path: (*path).to_owned() })
         }

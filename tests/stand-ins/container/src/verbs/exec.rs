@@ -33,8 +33,9 @@ pub(crate) fn exec(host: &Host, call: &Call) -> Outcome {
     process.user = user;
     process.groups.extend(groups);
     let is_detached = call.has("--detach");
-    let attach =
-        (!is_detached).then(|| Attach { stdin: call.has("--interactive"), terminal: process.terminal });
+    let attach = (!is_detached)
+        .then(|| Attach::new(host, call.has("--interactive"), call.has("--tty")))
+        .transpose()?;
     let session = runtime::exec(host, &record, process, &status, attach)?;
     if is_detached {
         println!("{id}");

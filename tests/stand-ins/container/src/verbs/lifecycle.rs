@@ -40,7 +40,7 @@ pub(crate) fn start(host: &Host, call: &Call) -> Outcome {
         return failed(format!("mount source path '{}' does not exist", gone.source));
     }
     let attach =
-        attach.then(|| Attach { stdin: call.has("--interactive"), terminal: record.process.terminal });
+        attach.then(|| Attach::new(host, call.has("--interactive"), record.process.terminal)).transpose()?;
     let is_attached = attach.is_some();
     let session = runtime::start(host, &record, attach)?;
     drop(own);
