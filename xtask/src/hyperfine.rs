@@ -4,13 +4,17 @@ use serde_json::Value;
 
 use crate::process::{command, read};
 
-/// Returns the median of each command in seconds; they run in turn, in one run.
-pub(crate) fn medians<const N: usize>(runs: u32, commands: [&str; N]) -> Result<[f64; N]> {
+/// Returns the median of each command in seconds; they run in turn, in one run, each after a pause of so many seconds.
+pub(crate) fn medians<const N: usize>(runs: u32, pause: f64, commands: [&str; N]) -> Result<[f64; N]> {
     let (runs, file) =
         (runs.to_string(), std::env::temp_dir().join(format!("agentkernel-bench-{}", std::process::id())));
     let export = file.to_string_lossy().into_owned();
     let mut args =
         vec!["--shell=none", "--style=none", "--warmup=2", "--runs", &runs, "--export-json", &export];
+    let prepare = format!("--prepare=sleep {pause}");
+    if pause > 0.0 {
+        args.push(&prepare);
+    }
     args.extend(commands);
     let ran = read(&mut command("hyperfine", args));
     let json = std::fs::read_to_string(&file);

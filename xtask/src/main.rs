@@ -33,7 +33,7 @@ enum Verb {
     /// Checks the structure of the workspace.
     Tidy,
     /// Measures against the peer tools, in one run, as ratios. Needs an engine and hyperfine.
-    Bench,
+    Bench(bench::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -45,6 +45,6 @@ fn main() -> anyhow::Result<()> {
         Verb::Downstream => downstream::downstream(),
         Verb::Fuzz(options) => fuzz::fuzz(&options),
         Verb::Tidy => tidy::tidy(),
-        Verb::Bench => bench::bench(),
+        Verb::Bench(options) => bench::bench(&options),
     }
 }

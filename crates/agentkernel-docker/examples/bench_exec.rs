@@ -1,7 +1,8 @@
 //! Measures, in one run: where the time of a start goes, and a command through the library against one through the
 //! Engine API. Prints medians and ratios.
 //!
-//! Usage: `bench_exec [COMMANDS [STARTS]]`; `AGENTKERNEL_GUEST` names the guest, the image is `agentkernel-test`.
+//! Usage: `bench_exec [COMMANDS [STARTS]]`; `AGENTKERNEL_GUEST` names the guest, `DOCKER_HOST` the engine's socket; the
+//! image is `agentkernel-test`.
 #![expect(clippy::print_stdout, reason = "it prints what it measured")]
 use std::{
     error::Error,
@@ -16,7 +17,6 @@ use hyper::{Uri, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-const SOCKET: &str = "/var/run/docker.sock";
 const IMAGE: &str = "agentkernel-test";
 
 #[tokio::main]
@@ -62,6 +62,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+fn socket() -> String {
+    let named = std::env::var("DOCKER_HOST").unwrap_or_default();
+    named.strip_prefix("unix://").unwrap_or("/var/run/docker.sock").to_owned()
+}
+
 /// Creates, starts to the end of output, and inspects: what the Engine API needs for one command.
 async fn engine_exec(engine: &Docker, id: &str) -> Result<(), bollard::errors::Error> {
     let config = ExecConfig {
@@ -85,7 +90,7 @@ async fn engine_exec(engine: &Docker, id: &str) -> Result<(), bollard::errors::E
 async fn send(
     mut request: BollardRequest,
 ) -> Result<hyper::Response<hyper::body::Incoming>, bollard::errors::Error> {
-    let stream = UnixStream::connect(SOCKET).await?;
+    let stream = UnixStream::connect(socket()).await?;
     if let Some(path) = request.uri().path_and_query().cloned() {
         *request.uri_mut() = Uri::from(path);
     }
