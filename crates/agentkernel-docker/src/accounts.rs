@@ -7,6 +7,7 @@
 //!
 //! What we are shown has the mounts in place. A mount that a link inside leads to one of the two files would hide what
 //! the engine opens: no link is accepted on the way to a mount, and none that leads through one.
+pub(crate) mod mounted;
 mod walk;
 
 use agentkernel_core::{Error, ErrorKind, Result, SandboxName};
@@ -27,10 +28,16 @@ use walk::{Entry, Look, Refusal};
 /// `Conflict` (`InvalidConfig` at the first start, when only the image and the config can be the cause) if it could;
 /// `Timeout` if the engine does not answer.
 pub(crate) async fn check(engine: &Engine, prepared: &Prepared) -> Result<()> {
-    let view = Inside { engine, id: &prepared.id };
-    let checked =
-        timeout(engine.config().boot_timeout, walk::run(&view, &prepared.targets, prepared.is_first));
-    let refusal = match checked.await {
+    let checked = async {
+        if engine.kind() == EngineKind::Podman
+            && let Some(checked) = mounted::with_root(engine, &prepared.id, mounted::check).await?
+        {
+            return checked;
+        }
+        let view = Inside { engine, id: &prepared.id };
+        walk::run(&view, &prepared.targets, prepared.is_first).await
+    };
+    let refusal = match timeout(engine.config().boot_timeout, checked).await {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(refusal)) => refusal,
         Err(_) => return Err(error::timed_out("boot sandbox", engine.kind())),

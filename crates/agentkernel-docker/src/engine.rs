@@ -2,7 +2,7 @@
 //! get here: the client splices them into addresses as they are.
 use std::{collections::HashMap, fmt, future::Future, time::Duration};
 
-use agentkernel_core::{Result, SandboxName};
+use agentkernel_core::{Error, Result, SandboxName};
 use bollard::{
     API_DEFAULT_VERSION, BollardRequest, Docker,
     container::PathStatResponse,
@@ -18,12 +18,15 @@ use bollard::{
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
-use hyper::Request;
+use hyper::{Method, Request};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::{sync::oneshot, time::timeout};
 
-use crate::{DockerConfig, EngineKind, endpoint::Endpoint, error, id::ContainerId, podman, transport};
+use crate::{
+    DockerConfig, EngineKind, accounts::mounted, endpoint::Endpoint, error, id::ContainerId, podman,
+    transport,
+};
 
 /// What every container's name begins with.
 pub(crate) const PREFIX: &str = "agentkernel-";
@@ -156,8 +159,32 @@ impl Engine {
         self.ask("boot sandbox", self.docker.get_container_archive_info(id.as_str(), Some(options))).await
     }
 
+    /// Mounts a container's root file system where Podman's service is, and returns where.
+    pub(crate) async fn mount(&self, id: &ContainerId) -> Result<String> {
+        let operation = "boot sandbox";
+        let answer = self.order(operation, self.libpod(id, "mount")).await?;
+        // A bare path in version 4, a JSON string in others.
+        let bare = || String::from_utf8_lossy(&answer).trim().to_owned();
+        Ok(serde_json::from_slice(&answer).unwrap_or_else(|_| bare()))
+    }
+
+    /// Takes back one [`mount`](Self::mount).
+    pub(crate) async fn unmount(&self, id: &ContainerId) -> Result<()> {
+        self.order("boot sandbox", self.libpod(id, "unmount")).await.map(drop)
+    }
+
+    async fn libpod(&self, id: &ContainerId, verb: &str) -> Result<Vec<u8>, EngineError> {
+        let address = format!("/v4.0.0/libpod/containers/{}/{verb}", id.as_str());
+        self.send(Method::POST, &address).await
+    }
+
     /// Makes the root writable for its owner, as it is on Docker: on Podman it is only for who may pass over permissions.
     pub(crate) async fn open_root(&self, id: &ContainerId) -> Result<()> {
+        if let Some(opened) = mounted::with_root(self, id, mounted::open_for_owner).await? {
+            return opened.map_err(|source| {
+                Error::unexpected("create sandbox", "its root cannot be made writable", source)
+            });
+        }
         let options = UploadToContainerOptions { path: "/".to_owned(), ..Default::default() };
         let archive = bollard::body_full(Bytes::from(podman::root_entry()?));
         self.order("create sandbox", self.docker.upload_to_container(id.as_str(), Some(options), archive))
@@ -230,12 +257,17 @@ impl Engine {
 
     /// Asks without the client, which refuses whole answers for a word that it does not know.
     async fn get(&self, address: &str) -> Result<Value, EngineError> {
-        let request = Request::get(format!("http://docker{address}")).body(bollard::body_full(Bytes::new()));
+        Ok(serde_json::from_slice(&self.send(Method::GET, address).await?)?)
+    }
+
+    async fn send(&self, method: Method, address: &str) -> Result<Vec<u8>, EngineError> {
+        let request = Request::builder().method(method).uri(format!("http://docker{address}"));
+        let request = request.body(bollard::body_full(Bytes::new()));
         let response = transport::send(self.endpoint.path.clone(), request?).await?;
         let status_code = response.status().as_u16();
         let body = transport::collect(response.into_body()).await?;
         if status_code < 400 {
-            return Ok(serde_json::from_slice(&body)?);
+            return Ok(body);
         }
         let words = serde_json::from_slice::<Value>(&body).ok();
         let message = words.and_then(|words| words["message"].as_str().map(str::to_owned));

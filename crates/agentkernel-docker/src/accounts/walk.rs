@@ -6,7 +6,7 @@ use agentkernel_host::{BOOT_TARGET, GUEST_BIN_DIR};
 
 use crate::request::HOSTS_TARGET;
 
-const FILES: [&str; 2] = ["/etc/passwd", "/etc/group"];
+pub(super) const FILES: [&str; 2] = ["/etc/passwd", "/etc/group"];
 /// The largest such file, in bytes. Of 1 MiB the engine makes up to 20 MiB of memory in half a second.
 const MAX_SIZE: u64 = 1 << 20;
 /// What the engine mounts unasked. It makes these files anew in every container: only a command can have moved them.
@@ -55,6 +55,17 @@ impl From<Error> for Refusal {
 impl Refusal {
     pub(super) fn new(path: &str, why: &'static str) -> Self {
         Self::Found { path: path.chars().take(300).collect(), why }
+    }
+}
+
+/// Refuses a file that was found to be this, all links followed.
+pub(super) fn refuse(file: &str, entry: Entry) -> Result<(), Refusal> {
+    match entry {
+        Entry::Absent => Ok(()),
+        Entry::File(size) if size <= MAX_SIZE => Ok(()),
+        Entry::File(_) => Err(Refusal::new(file, "it is larger than 1 MiB")),
+        Entry::Directory => Err(Refusal::new(file, "it is a directory")),
+        Entry::Link | Entry::Other => Err(Refusal::new(file, "it is a FIFO, a socket or a device")),
     }
 }
 
@@ -170,16 +181,11 @@ impl<L: Look> Walk<'_, L> {
             }
             match self.entry(&path).await? {
                 Entry::Directory if !left.is_empty() => at = path,
-                Entry::Directory => return Err(Refusal::new(file, "it is a directory")),
                 Entry::File(_) if !left.is_empty() => return Err(Refusal::new(file, "it is a broken link")),
-                Entry::File(size) if size > MAX_SIZE => {
-                    return Err(Refusal::new(file, "it is larger than 1 MiB"));
-                }
                 // The engine would go on by the names alone.
                 Entry::Absent if left.iter().any(|name| name == "..") => {
                     return Err(Refusal::new(file, "it is a broken link"));
                 }
-                Entry::File(_) | Entry::Absent => return Ok(()),
                 Entry::Link if links == MAX_LINKS => return Err(Refusal::new(file, "it has too many links")),
                 Entry::Link => {
                     links += 1;
@@ -189,7 +195,7 @@ impl<L: Look> Walk<'_, L> {
                     }
                     left.extend(names(&text).rev().map(str::to_owned));
                 }
-                Entry::Other => return Err(Refusal::new(file, "it is a FIFO, a socket or a device")),
+                other => return refuse(file, other),
             }
         }
         Err(Refusal::new(file, "it is a directory"))
