@@ -6,16 +6,18 @@ use agentkernel_core::{
     Sandbox, SandboxInfo, SandboxName, VolumeStore, async_trait,
 };
 use agentkernel_host::{GuestProgram, find_guest, host_context};
+use bollard::models::SystemInfo;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::OnceCell;
 
 use crate::{
-    DockerConfig,
+    DockerConfig, EngineKind,
     engine::{Engine, absent_is_none},
     health,
     id::ContainerId,
     images::DockerImages,
     info::{self, Found},
+    podman::this_machine,
     probe, reap,
     request::list_labels,
     sandbox::DockerSandbox,
@@ -75,16 +77,28 @@ impl DockerBackend {
 }
 
 impl Shared {
-    /// Asks the engine once. Meanwhile the guest's program is looked for: a create needs both.
+    /// Asks the engine once, or looks where a Podman on this machine would. Meanwhile the guest's program is looked for: a
+    /// create needs both.
     pub(crate) async fn health(&self) -> Result<&Health> {
         self.health
             .get_or_try_init(|| async {
-                let (info, _) = tokio::join!(self.engine.info(), self.guest());
                 let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+                let (info, _) = tokio::join!(self.info(&kernel), self.guest());
                 health::read(&info?, &kernel)
                     .map_err(|error| error.with_context("socket", self.engine.endpoint().path.display()))
             })
             .await
+    }
+
+    async fn info(&self, kernel: &str) -> Result<SystemInfo> {
+        let endpoint = self.engine.endpoint();
+        match endpoint.listener {
+            // It has answered, and with a process that is seen from here its kernel is ours.
+            Some(listener) if endpoint.kind == EngineKind::Podman && endpoint.version.is_some() => {
+                Ok(this_machine::describe(endpoint.version.as_deref(), listener.uid, kernel))
+            }
+            _ => self.engine.info().await,
+        }
     }
 
     /// Returns the guest's program, looked for once.

@@ -118,7 +118,7 @@ async fn create_in(
         deadline: spec.time_to_live.map(|ttl| created + ttl.as_secs()),
     };
     let (boot, hosts) = (run_dir.bind_boot()?, hosts::ensure(run_dir)?);
-    let limits = limits::of(shared.engine.endpoint().listener);
+    let limits = limits::of(shared.engine.endpoint().listener.map(|listener| listener.pid));
     let plan = Plan {
         name,
         spec,

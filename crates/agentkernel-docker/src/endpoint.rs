@@ -7,7 +7,10 @@ use std::{
 use agentkernel_core::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
 
-use crate::{EngineKind, context, greeting::Greeting};
+use crate::{
+    EngineKind, context,
+    greeting::{Greeting, Listener},
+};
 
 /// Where the engine listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +24,9 @@ pub(crate) struct Endpoint {
     /// What answers there.
     pub kind: EngineKind,
     /// The process that listens, if it can be seen from here.
-    pub listener: Option<i32>,
+    pub listener: Option<Listener>,
+    /// The engine's version, if it told that already.
+    pub version: Option<String>,
 }
 
 impl Endpoint {
@@ -29,7 +34,7 @@ impl Endpoint {
     pub(crate) fn new(path: PathBuf, origin: impl Into<String>) -> Self {
         let is_podmans = path.file_name().is_some_and(|name| name == "podman.sock");
         let kind = if is_podmans { EngineKind::Podman } else { EngineKind::Docker };
-        Self { path, origin: origin.into(), tried: Vec::new(), kind, listener: None }
+        Self { path, origin: origin.into(), tried: Vec::new(), kind, listener: None, version: None }
     }
 
     /// Reads an address that somebody gave.
@@ -72,7 +77,8 @@ impl Endpoint {
     /// Takes over what was learned from who listens there.
     pub(crate) fn greeted(mut self, greeting: &Greeting) -> Self {
         self.kind = greeting.kind.unwrap_or(self.kind);
-        self.listener = greeting.pid;
+        self.listener = greeting.listener;
+        self.version.clone_from(&greeting.version);
         self
     }
 

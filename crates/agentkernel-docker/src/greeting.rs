@@ -7,7 +7,7 @@ use tokio::{net::UnixStream, time::timeout};
 
 use crate::{EngineKind, transport};
 
-/// Every answer of Podman's has this header.
+/// Every answer of Podman's has this header, with its own version.
 const LIBPOD: &str = "libpod-api-version";
 
 /// Who listens on a socket.
@@ -15,8 +15,17 @@ const LIBPOD: &str = "libpod-api-version";
 pub(crate) struct Greeting {
     /// What answered; `None` if nothing that can be read came in time.
     pub kind: Option<EngineKind>,
-    /// The process that listens, if it can be seen from here (unix(7), `SO_PEERCRED`).
-    pub pid: Option<i32>,
+    /// The engine's version; only Podman tells it here.
+    pub version: Option<String>,
+    /// The process that listens, if it can be seen from here.
+    pub listener: Option<Listener>,
+}
+
+/// Who listens on a unix socket (unix(7), `SO_PEERCRED`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listener {
+    pub pid: i32,
+    pub uid: u32,
 }
 
 /// Connects and asks for a sign of life (`/_ping`), which no engine thinks about.
@@ -25,17 +34,19 @@ pub(crate) struct Greeting {
 /// Only what connecting gives: an engine that accepts and stays silent is still one.
 pub(crate) async fn greet(socket: &Path, patience: Duration) -> io::Result<Greeting> {
     let stream = UnixStream::connect(socket).await?;
-    let pid = stream.peer_cred()?.pid().filter(|pid| *pid > 0);
-    let kind = timeout(patience, ask(stream)).await.ok().flatten();
-    Ok(Greeting { kind, pid })
+    let peer = stream.peer_cred()?;
+    let listener = peer.pid().filter(|pid| *pid > 0).map(|pid| Listener { pid, uid: peer.uid() });
+    let (kind, version) = timeout(patience, ask(stream)).await.ok().flatten().unzip();
+    Ok(Greeting { kind, version: version.flatten(), listener })
 }
 
-async fn ask(stream: UnixStream) -> Option<EngineKind> {
+async fn ask(stream: UnixStream) -> Option<(EngineKind, Option<String>)> {
     let request: BollardRequest =
         Request::get("/_ping").body(bollard::body_full(bytes::Bytes::new())).ok()?;
     let response = transport::send_over(stream, request).await.ok()?;
-    let is_podman = response.headers().contains_key(LIBPOD);
-    Some(if is_podman { EngineKind::Podman } else { EngineKind::Docker })
+    let Some(version) = response.headers().get(LIBPOD) else { return Some((EngineKind::Docker, None)) };
+    let version = version.to_str().ok().filter(|version| version.len() <= 100);
+    Some((EngineKind::Podman, version.map(str::to_owned)))
 }
 
 #[cfg(test)]
@@ -61,10 +72,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn podman_is_known_by_its_header() {
+    async fn podman_is_known_by_its_header_and_tells_its_version() {
         let podman =
             greeting(b"HTTP/1.1 200 OK\r\nLibpod-Api-Version: 4.3.1\r\nContent-Length: 0\r\n\r\n").await;
-        assert_eq!(podman.kind, Some(EngineKind::Podman));
+        assert_eq!((podman.kind, podman.version.as_deref()), (Some(EngineKind::Podman), Some("4.3.1")));
         let docker = greeting(b"HTTP/1.1 200 OK\r\nServer: Docker/20.10\r\nContent-Length: 0\r\n\r\n").await;
         assert_eq!(docker.kind, Some(EngineKind::Docker));
     }
@@ -73,7 +84,8 @@ mod tests {
     async fn silence_and_nonsense_are_no_answer_and_the_peer_is_known() {
         for nothing in [&b""[..], b"\x00\xff\r\n\r\n"] {
             let greeting = greeting(nothing).await;
-            assert_eq!((greeting.kind, greeting.pid.is_some()), (None, true));
+            let us = rustix::process::getuid().as_raw();
+            assert_eq!((greeting.kind, greeting.listener.map(|listener| listener.uid)), (None, Some(us)));
         }
     }
 

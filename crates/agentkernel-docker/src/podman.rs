@@ -1,5 +1,7 @@
 //! What Podman says of a container, in Docker's words: its answers have the same fields with other content. Read from
 //! Podman 4.3; what a container really has is measured by the guest in any case.
+pub(crate) mod this_machine;
+
 use std::collections::BTreeSet;
 
 use agentkernel_core::{Error, Result};
