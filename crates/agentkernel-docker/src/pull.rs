@@ -86,6 +86,12 @@ impl Pull {
                     "the registry has no such image",
                     "check the name, the tag and the digest",
                 )
+            } else if says(&["server gave HTTP response to HTTPS client"]) {
+                (
+                    ErrorKind::Unavailable,
+                    "the registry does not speak TLS",
+                    "let it be `insecure`: in registries.conf for Podman, in daemon.json for Docker",
+                )
             } else if says(&[
                 "dial tcp",
                 "no such host",
