@@ -270,3 +270,19 @@ fn without_any_environment_the_state_is_beside_the_executable() {
     assert_eq!(run("sw_vers", &["--productVersion"]).stdout, b"15.6\n");
     assert_eq!(run("sw_vers", &["--nonsense"]).status.code(), Some(1));
 }
+
+#[test]
+fn noise_is_on_stderr_of_a_call_that_succeeds() {
+    let world = World::new("1.2");
+    world.switch(&json!({"noise": true}));
+    play(
+        &world,
+        &[Row(
+            "0.3 stderr may start with noise on success",
+            &["list", "--format=json"],
+            0,
+            Is::Exactly("[]\n"),
+            Is::Exactly("Warning! Running debug build. Performance may be degraded.\n"),
+        )],
+    );
+}

@@ -1,4 +1,5 @@
 //! The stand-in against the reference: rows that quote it, and behaviour that no row can show.
+#![cfg(target_os = "linux")]
 #![expect(
     clippy::unwrap_used,
     clippy::print_stderr,

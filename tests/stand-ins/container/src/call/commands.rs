@@ -1,5 +1,5 @@
 //! The table of commands: their words, aliases, grammar and code (reference 0.1 and 1).
-use crate::{
+use crate::call::{
     Host,
     control::Version::{self, V0_12, V1_0},
     failure::{Outcome, gap},

@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::{
+use crate::call::{
     Host,
     control::Version,
     failure::{Outcome, failed, gap},

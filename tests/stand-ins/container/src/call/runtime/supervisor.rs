@@ -27,7 +27,7 @@ use super::{
     process::{self, Program},
     wrapped,
 };
-use crate::state::{Status, lock, now, write};
+use crate::call::state::{Status, lock, now, write};
 
 /// How long output may lag behind the end of the process (correction 4).
 const LAG: Duration = Duration::from_secs(3);
@@ -147,7 +147,7 @@ fn supervise(control: &Arc<UnixStream>) -> Result<(), String> {
 fn finish(launch: &Launch) {
     let _ = fs::remove_file(launch.directory.join("status.json"));
     if launch.record.remove {
-        let gone = launch.directory.with_file_name(format!(".gone-{}", crate::state::uuid()));
+        let gone = launch.directory.with_file_name(format!(".gone-{}", crate::call::state::uuid()));
         if fs::rename(&launch.directory, &gone).is_ok() {
             let _ = fs::remove_dir_all(gone);
         }

@@ -9,7 +9,7 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
-use crate::state::Port;
+use crate::call::state::Port;
 
 /// Where the listeners learn PID 1 of the container, each over its own channel.
 pub(crate) type Openers = Vec<std::sync::mpsc::Sender<i32>>;

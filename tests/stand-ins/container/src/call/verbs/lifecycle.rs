@@ -3,7 +3,7 @@
 
 use std::{thread, time::Duration};
 
-use crate::{
+use crate::call::{
     Host,
     control::{Version, Wedge},
     failure::{Outcome, failed},
@@ -75,7 +75,7 @@ fn each(host: &Host, call: &Call, one: impl Fn(&str) -> Outcome<()>) -> Outcome 
     for id in ids {
         match one(&id) {
             Ok(()) => println!("{id}"),
-            Err(crate::failure::Failure::Failed(error)) => errors.push(error),
+            Err(crate::call::failure::Failure::Failed(error)) => errors.push(error),
             Err(other) => return Err(other),
         }
     }

@@ -1,7 +1,7 @@
 //! JSON as Foundation's encoder writes it: `/` escaped, keys sorted since 1.0 (reference 0.3).
 use serde_json::{Map, Value};
 
-use crate::control::Version;
+use crate::call::control::Version;
 
 /// One compact line.
 pub(crate) fn compact(value: &Value, version: Version) -> String {

@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::state::{Record, uuid};
+use crate::call::state::{Record, uuid};
 
 const ROOT: &str = "/sys/fs/cgroup";
 const OURS: &str = "agentkernel-stand-in";

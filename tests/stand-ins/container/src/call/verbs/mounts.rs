@@ -3,7 +3,7 @@
 
 use std::{env, path::Path};
 
-use crate::{
+use crate::call::{
     Host,
     failure::{Outcome, failed},
     grammar::Call,
@@ -119,7 +119,7 @@ fn from_mount(host: &Host, text: &str) -> Outcome<Mount> {
         "tmpfs" => {
             for option in tmpfs_only {
                 options.push(match option.strip_prefix("size=") {
-                    Some(size) => format!("size={}", crate::values::size(size)?),
+                    Some(size) => format!("size={}", crate::call::values::size(size)?),
                     None => option,
                 });
             }

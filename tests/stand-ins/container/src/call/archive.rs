@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{
+use crate::call::{
     Host,
     failure::{Outcome, failed},
     state::uuid,

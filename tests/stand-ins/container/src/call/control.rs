@@ -65,6 +65,8 @@ pub(crate) struct Control {
     pub(crate) wedged_delete: Option<Wedge>,
     /// Every pull fails with this text.
     pub(crate) pull_failure: Option<String>,
+    /// Every call says on stderr that this is a debug build, also one that succeeds.
+    pub(crate) noise: bool,
     /// How long a container takes to start, in milliseconds.
     pub(crate) start_delay_ms: u64,
     /// Whether a default kernel is configured before `system start` installs one.
@@ -85,6 +87,7 @@ impl Default for Control {
             crash: Vec::new(),
             wedged_delete: None,
             pull_failure: None,
+            noise: false,
             start_delay_ms: 0,
             kernel: true,
             registry: [

@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{
+use crate::call::{
     Host,
     failure::{Failure, Outcome, failed, gap},
     reference::normalise,
@@ -104,7 +104,7 @@ impl Host {
         Ok(Variant {
             digest: digest_of(descriptor).to_owned(),
             size,
-            platform: crate::foundation::without_nulls(platform),
+            platform: crate::call::foundation::without_nulls(platform),
             config,
             layers,
         })

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::{
+use crate::call::{
     Host,
     failure::{Outcome, failed},
     grammar::Call,

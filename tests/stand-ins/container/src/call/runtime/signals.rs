@@ -15,7 +15,7 @@ use nix::sys::{
 use rustix::termios::tcgetwinsize;
 
 use super::Order;
-use crate::{
+use crate::call::{
     control::Version,
     failure::{Failure, Outcome},
 };

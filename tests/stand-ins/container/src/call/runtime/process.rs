@@ -33,7 +33,7 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use super::tree;
-use crate::{
+use crate::call::{
     state::{Limit, Process, Record},
     values::effective,
 };

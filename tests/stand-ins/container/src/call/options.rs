@@ -1,5 +1,5 @@
 //! The options of every command, with the version that brought them (reference 1).
-use crate::{
+use crate::call::{
     control::Version::{self, V0_12, V1_0, V1_2},
     grammar::{
         Opt,

@@ -1,7 +1,7 @@
 //! The syntax of values (reference 3): pure, each with the error text of the reference where that has one.
 use std::collections::HashSet;
 
-use crate::{
+use crate::call::{
     failure::{Outcome, failed},
     state::{Limit, Port},
 };

@@ -17,7 +17,7 @@ use rustix::{
     },
 };
 
-use crate::state::{MountKind, Record};
+use crate::call::state::{MountKind, Record};
 
 /// Moves this process into namespaces and a tree of its own; `directory` is that of the container.
 pub(crate) fn enter(directory: &Path, record: &Record, addresses: &[[u8; 4]]) -> io::Result<()> {
@@ -140,7 +140,7 @@ fn below(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))
 }
 
-fn one_mount(root: &Path, one: &crate::state::Mount) -> io::Result<()> {
+fn one_mount(root: &Path, one: &crate::call::state::Mount) -> io::Result<()> {
     let target = below(root, &one.destination);
     if let MountKind::Tmpfs = one.kind {
         fs::create_dir_all(&target)?;

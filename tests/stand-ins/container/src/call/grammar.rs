@@ -1,7 +1,7 @@
 //! The grammar of swift-argument-parser as far as `container` uses it (reference 0.1 and its corrections 1, 2, 7).
 use std::collections::BTreeMap;
 
-use crate::{
+use crate::call::{
     control::Version,
     failure::{Failure, Outcome, usage},
 };

@@ -1,7 +1,7 @@
 //! `exec` (reference 1.5).
 #![expect(clippy::print_stdout, reason = "a command prints")]
 
-use crate::{
+use crate::call::{
     Host,
     failure::{Outcome, failed},
     grammar::Call,

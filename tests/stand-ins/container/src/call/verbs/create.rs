@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, fs};
 
 use serde_json::Value;
 
-use crate::{
+use crate::call::{
     Host,
     control::Version,
     failure::{Outcome, failed, gap, usage},

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{
+use crate::call::{
     Host,
     control::Version::{V1_0, V1_2},
     failure::{Outcome, failed, gap},

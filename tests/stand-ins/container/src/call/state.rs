@@ -11,7 +11,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{Host, failure::Outcome};
+use crate::call::{Host, failure::Outcome};
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Record {

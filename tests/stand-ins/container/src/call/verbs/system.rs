@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{
+use crate::call::{
     Host,
     control::{Service, Version},
     failure::{Outcome, failed, gap},
@@ -120,7 +120,7 @@ pub(crate) fn status(host: &Host, call: &Call) -> Outcome {
         },
         other => return gap(format!("--format {other}")),
     }
-    if is_running { Ok(0) } else { Err(crate::failure::Failure::Silent(1)) }
+    if is_running { Ok(0) } else { Err(crate::call::failure::Failure::Silent(1)) }
 }
 
 pub(crate) fn version(host: &Host, call: &Call) -> Outcome {

@@ -5,7 +5,7 @@ use std::{fs::File, io::stdin};
 
 use serde_json::{Value, json};
 
-use crate::{
+use crate::call::{
     Host, archive,
     control::Version,
     failure::{Outcome, failed, gap, usage},
@@ -161,11 +161,11 @@ pub(crate) fn load(host: &Host, call: &Call) -> Outcome {
             Ok(file) => archive::load(host, file, call.has("--force"))?,
             Err(_) if host.version() < Version::V1_0 => {
                 println!("File does not exist {path}");
-                return Err(crate::failure::Failure::Silent(1));
+                return Err(crate::call::failure::Failure::Silent(1));
             }
             Err(_) => {
                 eprintln!("file does not exist: [\"path\": {path}]");
-                return Err(crate::failure::Failure::Silent(1));
+                return Err(crate::call::failure::Failure::Silent(1));
             }
         },
         None => archive::load(host, stdin().lock(), call.has("--force"))?,

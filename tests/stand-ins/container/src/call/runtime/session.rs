@@ -23,7 +23,7 @@ use super::{
     Launch, Report, SUPERVISOR,
     signals::{self, Target},
 };
-use crate::{
+use crate::call::{
     Host,
     failure::{Failure, Outcome, failed},
 };

@@ -21,7 +21,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{
+use crate::call::{
     Host,
     failure::{Outcome, failed, gap},
     state::{Process, Record, Status, read, uuid, write},
@@ -90,7 +90,8 @@ fn addresses(host: &Host, record: &Record) -> Outcome<Vec<[u8; 4]>> {
     for one in &record.networks {
         let last = read::<u8>(&file)?.unwrap_or(2);
         write(&file, &if last >= 254 { 2 } else { last + 1 })?;
-        let subnet = crate::verbs::network::find(host, &one.network)?.map_or(64, |network| network.subnet);
+        let subnet =
+            crate::call::verbs::network::find(host, &one.network)?.map_or(64, |network| network.subnet);
         all.push([192, 168, subnet, last]);
     }
     Ok(all)
@@ -102,7 +103,7 @@ pub(crate) fn start(host: &Host, record: &Record, attach: Option<Attach>) -> Out
         let volume = |one: &Record| {
             one.mounts
                 .iter()
-                .filter(|mount| matches!(mount.kind, crate::state::MountKind::Volume(_)))
+                .filter(|mount| matches!(mount.kind, crate::call::state::MountKind::Volume(_)))
                 .map(|mount| mount.source.clone())
                 .collect::<Vec<_>>()
         };
