@@ -232,9 +232,9 @@ fn a_terminal_merges_the_streams() {
         "up",
         "sh",
         "-c",
-        "echo out; echo err >&2; test -t 0 && test -t 1 && echo $TERM",
+        "echo out; echo err >&2; test -t 0 && test -t 1 && tty && echo $TERM",
     ]);
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "out\r\nerr\r\nxterm\r\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "out\r\nerr\r\n/dev/pts/0\r\nxterm\r\n");
     assert!(output.stderr.is_empty(), "{output:?}");
 }
 

@@ -209,8 +209,14 @@ fn streams(launch: &Launch) -> io::Result<Streams> {
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
     if launch.process.terminal {
-        let master =
-            File::from(rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?);
+        // Of the container's own devices if it has them already, so that it has a name inside.
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = match launch.inside {
+            Some(pid) => {
+                File::options().read(true).write(true).open(format!("/proc/{pid}/root/dev/pts/ptmx"))?
+            }
+            None => File::from(rustix::pty::openpt(flags)?),
+        };
         rustix::pty::grantpt(&master)?;
         rustix::pty::unlockpt(&master)?;
         let slave = rustix::pty::ioctl_tiocgptpeer(
