@@ -15,7 +15,6 @@ use tokio::time::timeout;
 
 use crate::{
     EngineKind,
-    create::Prepared,
     engine::{Engine, absent_is_none},
     error,
     id::ContainerId,
@@ -27,22 +26,27 @@ use walk::{Entry, Look, Refusal};
 /// # Errors
 /// `Conflict` (`InvalidConfig` at the first start, when only the image and the config can be the cause) if it could;
 /// `Timeout` if the engine does not answer.
-pub(crate) async fn check(engine: &Engine, prepared: &Prepared) -> Result<()> {
+pub(crate) async fn check(
+    engine: &Engine,
+    id: &ContainerId,
+    name: &SandboxName,
+    targets: &[String],
+    is_first: bool,
+) -> Result<()> {
     let checked = async {
         if engine.kind() == EngineKind::Podman
-            && let Some(checked) = mounted::with_root(engine, &prepared.id, mounted::check).await?
+            && let Some(checked) = mounted::with_root(engine, id, mounted::check).await?
         {
             return checked;
         }
-        let view = Inside { engine, id: &prepared.id };
-        walk::run(&view, &prepared.targets, prepared.is_first).await
+        walk::run(&Inside { engine, id }, targets, is_first).await
     };
     let refusal = match timeout(engine.config().boot_timeout, checked).await {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(refusal)) => refusal,
         Err(_) => return Err(error::timed_out("boot sandbox", engine.kind())),
     };
-    Err(refusal.into_error(prepared.is_first, &prepared.labels.name))
+    Err(refusal.into_error(is_first, name))
 }
 
 impl Refusal {

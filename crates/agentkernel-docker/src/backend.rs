@@ -2,10 +2,10 @@
 use std::{sync::Arc, time::Duration};
 
 use agentkernel_core::{
-    Backend, BackendType, Capabilities, Filter, Health, HostContext, ImageStore, Reap, Reaped, Result,
-    Sandbox, SandboxInfo, SandboxName, VolumeStore, async_trait,
+    Backend, BackendType, Capabilities, Error, ErrorKind, Filter, Health, HostContext, ImageStore, Reap,
+    Reaped, Result, Sandbox, SandboxInfo, SandboxName, VolumeStore, async_trait,
 };
-use agentkernel_host::{GuestProgram, find_guest, host_context};
+use agentkernel_host::{GuestProgram, find_guest_for, host_context};
 use bollard::models::SystemInfo;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::OnceCell;
@@ -17,6 +17,7 @@ use crate::{
     id::ContainerId,
     images::DockerImages,
     info::{self, Found},
+    place::{Described, Place},
     podman::this_machine,
     probe, reap,
     request::list_labels,
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub volumes: DockerVolumes,
     health: OnceCell<Health>,
     guest: OnceCell<GuestProgram>,
+    described: OnceCell<Described>,
 }
 
 impl DockerBackend {
@@ -71,6 +73,7 @@ impl DockerBackend {
             key,
             health: OnceCell::new(),
             guest: OnceCell::new(),
+            described: OnceCell::new(),
         };
         Ok(Arc::new(Self { shared: Arc::new(shared) }))
     }
@@ -82,10 +85,13 @@ impl Shared {
     pub(crate) async fn health(&self) -> Result<&Health> {
         self.health
             .get_or_try_init(|| async {
-                let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-                let (info, _) = tokio::join!(self.info(&kernel), self.guest());
-                health::read(&info?, &kernel)
-                    .map_err(|error| error.with_context("socket", self.engine.endpoint().path.display()))
+                let told = async {
+                    let described = self.described().await?;
+                    let address = &self.engine.endpoint().address;
+                    health::read(&described.info, described.place, address)
+                        .map_err(|error| error.with_context("address", address))
+                };
+                tokio::join!(told, self.guest()).0
             })
             .await
     }
@@ -103,7 +109,44 @@ impl Shared {
 
     /// Returns the guest's program, looked for once.
     pub(crate) async fn guest(&self) -> Result<&GuestProgram> {
-        self.guest.get_or_try_init(|| find_guest(self.engine.config().guest.as_deref())).await
+        self.guest
+            .get_or_try_init(|| async {
+                let explicit = self.engine.config().guest.as_deref();
+                // An engine behind a socket of ours may be asked later: commands work without it.
+                let machine = match self.engine.endpoint().address.is_local() {
+                    true => None,
+                    false => Some(self.described().await?.machine()?),
+                };
+                find_guest_for(explicit, machine).await
+            })
+            .await
+    }
+
+    /// Returns where the engine is.
+    pub(crate) async fn place(&self) -> Result<Place> {
+        if !self.engine.endpoint().address.is_local() {
+            return Ok(Place::Elsewhere);
+        }
+        Ok(self.described().await?.place)
+    }
+
+    async fn described(&self) -> Result<&Described> {
+        self.described
+            .get_or_try_init(|| async {
+                let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+                let info = self.info(&kernel).await?;
+                let endpoint = self.engine.endpoint();
+                let place = Place::of(&info, &endpoint.address);
+                if place == Place::Elsewhere && endpoint.kind == EngineKind::Podman {
+                    // Nobody has seen yet that its attached stdin ends with the client.
+                    let message = "Podman is used only on this machine's own kernel, behind a unix socket";
+                    return Err(Error::new(ErrorKind::Unsupported, "use the engine", message)
+                        .with_context("address", &endpoint.address)
+                        .with_hint("use Docker there, or Podman's service on this machine"));
+                }
+                Ok(Described { info, place })
+            })
+            .await
     }
 
     /// Returns our containers, those that vanish meanwhile left out.

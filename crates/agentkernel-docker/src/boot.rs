@@ -4,16 +4,25 @@ use std::time::Duration;
 use agentkernel_core::{
     Error, ErrorKind, Lifetime, Result, SandboxConfig, SandboxPath, State, User, WORKSPACE,
 };
-use agentkernel_host::{BootConnection, BootSocket, Configure, GuestSandbox, PublishedPorts};
+use agentkernel_host::{
+    BootConnection, BootSocket, Configure, GuestClient, GuestSandbox, PublishedPorts, Report, RunDir,
+};
 use tokio::{task::JoinHandle, time::interval};
 
 use crate::{
-    accounts, backend::Shared, create::Prepared, engine::absent_is_none, hosts, id::ContainerId,
-    images::ImageDefaults, info, peer, verify,
+    accounts,
+    backend::Shared,
+    create::{Meeting, Prepared},
+    elsewhere::{self, Lease},
+    engine::absent_is_none,
+    hosts,
+    id::ContainerId,
+    images::ImageDefaults,
+    info, peer, verify,
 };
 
 /// How often a container whose guest has not connected is looked at.
-const LOOK: Duration = Duration::from_millis(250);
+pub(crate) const LOOK: Duration = Duration::from_millis(250);
 /// The guest's exit code when nobody serves its boot socket.
 const EXIT_UNSERVED: i64 = 70;
 
@@ -22,6 +31,7 @@ const EXIT_UNSERVED: i64 = 70;
 pub(crate) struct Booted {
     pub guest: GuestSandbox,
     pub ports: PublishedPorts,
+    pub lease: Option<Lease>,
 }
 
 /// Starts a container that was made or stopped, and returns the connection to its guest once both ends agree on what
@@ -39,18 +49,26 @@ pub(crate) async fn boot(shared: &Shared, prepared: Prepared) -> Result<Booted> 
 
 async fn meet(shared: &Shared, prepared: Prepared) -> Result<Booted> {
     let configure = configure(&prepared)?;
-    hosts::ensure(&prepared.run_dir)?;
-    accounts::check(&shared.engine, &prepared).await?;
-    let control = prepared.run_dir.bind_control()?;
-    let Prepared { id, boot, labels, host_config, ports, .. } = prepared;
-    let connection = connect(shared, &id, boot).await?;
-    let pid = connection.peer_pid();
-    if peer::check(pid, &id, || None).is_err() {
-        // Where cgroups are not named by containers, the engine's word for the pid must do.
-        let told = shared.engine.inspect(&id).await?.state.and_then(|state| state.pid);
-        peer::check(pid, &id, || told)?;
-    }
-    let (client, report) = connection.configure(configure, Some(control)).await?;
+    accounts::check(
+        &shared.engine,
+        &prepared.id,
+        &prepared.labels.name,
+        &prepared.targets,
+        prepared.is_first,
+    )
+    .await?;
+    let Prepared { id, run_dir, meeting, labels, host_config, ports, .. } = prepared;
+    let (client, report, lease) = match meeting {
+        Meeting::Here(boot) => {
+            let (client, report) = meet_here(shared, &id, &run_dir, boot, configure).await?;
+            (client, report, None)
+        }
+        Meeting::Elsewhere => {
+            let owned = labels.config.lifetime == Lifetime::Owned;
+            let (client, report, lease) = elsewhere::meet(shared, &id, &run_dir, configure).await?;
+            (client, report, Some(lease).filter(|_| owned))
+        }
+    };
     let claimed = shared.health().await?.capabilities;
     let differences = verify::booted(&labels.config, &host_config, claimed, &report);
     if let Some(error) = verify::refuse(&labels.config, &differences, "the guest") {
@@ -58,7 +76,27 @@ async fn meet(shared: &Shared, prepared: Prepared) -> Result<Booted> {
         return Err(error);
     }
     let ports = ports.serve(&client);
-    Ok(Booted { guest: GuestSandbox::new(client, labels.name, shared.engine.kind().backend_type()), ports })
+    let guest = GuestSandbox::new(client, labels.name, shared.engine.kind().backend_type());
+    Ok(Booted { guest, ports, lease })
+}
+
+async fn meet_here(
+    shared: &Shared,
+    id: &ContainerId,
+    run_dir: &RunDir,
+    boot: BootSocket,
+    configure: Configure,
+) -> Result<(GuestClient, Report)> {
+    hosts::ensure(run_dir)?;
+    let control = run_dir.bind_control()?;
+    let connection = connect(shared, id, boot).await?;
+    let pid = connection.peer_pid();
+    if peer::check(pid, id, || None).is_err() {
+        // Where cgroups are not named by containers, the engine's word for the pid must do.
+        let told = shared.engine.inspect(id).await?.state.and_then(|state| state.pid);
+        peer::check(pid, id, || told)?;
+    }
+    connection.configure(configure, Some(control)).await
 }
 
 /// Starts and accepts at once: the guest connects some 20 ms before the engine says that it started.
@@ -97,7 +135,7 @@ async fn connect(shared: &Shared, id: &ContainerId, boot: BootSocket) -> Result<
 struct Start(JoinHandle<Result<()>>);
 
 /// Says how the container ended, if it did before its guest connected.
-async fn ended(shared: &Shared, id: &ContainerId) -> Result<Option<Error>> {
+pub(crate) async fn ended(shared: &Shared, id: &ContainerId) -> Result<Option<Error>> {
     let fail = |message: &'static str| Error::new(ErrorKind::Disconnected, "boot sandbox", message);
     let Some(found) = absent_is_none(shared.engine.inspect(id).await)? else {
         return Ok(Some(fail("the sandbox ended before its guest connected")));

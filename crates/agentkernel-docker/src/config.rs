@@ -7,7 +7,7 @@ use crate::EngineKind;
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DockerConfig {
-    /// The engine's address, `unix:///path`. Default: `DOCKER_HOST`, `DOCKER_CONTEXT`, the current context of the docker
+    /// The engine's address, `unix:///path` or `tcp://host:port`. Default: `DOCKER_HOST`, `DOCKER_CONTEXT`, the current context of the docker
     /// command, `CONTAINER_HOST`, then the usual sockets. What names Docker's engine does not concern Podman, and the other
     /// way round.
     pub endpoint: Option<String>,

@@ -14,24 +14,37 @@ use tokio::{sync::oneshot, time::Instant};
 use crate::{
     EngineKind,
     backend::{MAX_PAUSE, Shared},
-    error, hosts,
+    error,
+    guest_volume::GuestVolume,
+    hosts,
     id::ContainerId,
     images::ImageDefaults,
     info, limits,
-    request::{self, Plan},
+    place::Place,
+    request::{self, Paths, Plan},
     verify,
 };
 
 /// How long a create waits for a namesake whose removal is under way.
 const NAMESAKE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How host and guest meet.
+#[derive(Debug)]
+pub(crate) enum Meeting {
+    /// The guest connects to this socket, made already for the create: the engine refuses to mount a path that is not
+    /// there.
+    Here(BootSocket),
+    /// We go inside, with a key.
+    Elsewhere,
+}
+
 /// A container that was made and not yet started.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub id: ContainerId,
     pub run_dir: RunDir,
-    /// Made already for the create: the engine refuses to mount a path that is not there.
-    pub boot: BootSocket,
+    /// How the guest will be met.
+    pub meeting: Meeting,
     pub labels: StateLabels,
     /// What the engine says that it configured.
     pub host_config: HostConfig,
@@ -117,15 +130,23 @@ async fn create_in(
         created,
         deadline: spec.time_to_live.map(|ttl| created + ttl.as_secs()),
     };
-    let (boot, hosts) = (run_dir.bind_boot()?, hosts::ensure(run_dir)?);
+    let place = shared.place().await?;
+    let (boot_path, hosts);
+    let (meeting, paths) = match place {
+        Place::Here => {
+            (boot_path, hosts) = (run_dir.boot_path(), hosts::ensure(run_dir)?);
+            let paths = Paths::Ours { boot: &boot_path, hosts: &hosts };
+            (Meeting::Here(run_dir.bind_boot()?), paths)
+        }
+        Place::Elsewhere => (Meeting::Elsewhere, Paths::Volume(GuestVolume::of(guest)?)),
+    };
     let limits = limits::of(shared.engine.endpoint().listener.map(|listener| listener.pid));
     let plan = Plan {
         name,
         spec,
         state: labels.encode()?,
         guest,
-        boot: &run_dir.boot_path(),
-        hosts: &hosts,
+        paths: &paths,
         open_files: limits.open_files,
         processes: (shared.engine.kind() == EngineKind::Podman).then_some(limits.processes),
         scratch: shared.engine.kind().scratch(),
@@ -152,6 +173,10 @@ async fn create_in(
             Some(image) => image,
             None => shared.images.defaults(&used).await?,
         };
+        if let Paths::Volume(volume) = &paths {
+            let owner = spec.owner.clone();
+            volume.fill(&shared.engine, guest, &id, &used, owner).await?;
+        }
         if shared.engine.kind() == EngineKind::Podman && !spec.read_only {
             shared.engine.open_root(&id).await?;
         }
@@ -159,7 +184,7 @@ async fn create_in(
         Ok(Prepared {
             id: id.clone(),
             run_dir: run_dir.clone(),
-            boot,
+            meeting,
             labels,
             host_config: found.host_config.unwrap_or_default(),
             image,

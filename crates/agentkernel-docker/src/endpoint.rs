@@ -8,15 +8,17 @@ use agentkernel_core::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    EngineKind, context,
+    EngineKind,
+    address::Address,
+    context,
     greeting::{Greeting, Listener},
 };
 
 /// Where the engine listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
-    /// The socket.
-    pub path: PathBuf,
+    /// Its address.
+    pub address: Address,
     /// Who named it: a variable, a context, or the list of usual places.
     pub origin: String,
     /// What was tried before, each with the reason for passing it over.
@@ -34,7 +36,8 @@ impl Endpoint {
     pub(crate) fn new(path: PathBuf, origin: impl Into<String>) -> Self {
         let is_podmans = path.file_name().is_some_and(|name| name == "podman.sock");
         let kind = if is_podmans { EngineKind::Podman } else { EngineKind::Docker };
-        Self { path, origin: origin.into(), tried: Vec::new(), kind, listener: None, version: None }
+        let address = Address::Unix(path);
+        Self { address, origin: origin.into(), tried: Vec::new(), kind, listener: None, version: None }
     }
 
     /// Reads an address that somebody gave.
@@ -48,13 +51,25 @@ impl Endpoint {
                 .with_context("from", &origin)
                 .with_hint(hint))
         };
+        for scheme in ["tcp://", "http://"] {
+            let Some(rest) = address.strip_prefix(scheme) else { continue };
+            return match Address::tcp(rest) {
+                Some(found) => Ok(Self { address: found, ..Self::new(PathBuf::new(), origin) }),
+                None => refuse(
+                    ErrorKind::InvalidConfig,
+                    "the address is not of the form tcp://host:port",
+                    "write tcp://127.0.0.1:2375",
+                ),
+            };
+        }
         let Some(path) = address.strip_prefix("unix://") else {
-            let remote = ["tcp://", "http://", "https://", "ssh://", "npipe://", "fd://"];
+            let remote = ["https://", "ssh://", "npipe://", "fd://"];
             if remote.iter().any(|scheme| address.starts_with(scheme)) {
                 return refuse(
                     ErrorKind::Unsupported,
-                    "only an engine on this machine, behind a unix socket, can be used yet",
-                    "name it as unix:///var/run/docker.sock, or name none",
+                    "an engine is reached over a unix socket or tcp",
+                    "for an engine behind ssh: ssh -NL 127.0.0.1:2375:/var/run/docker.sock HOST, and \
+                     DOCKER_HOST=tcp://127.0.0.1:2375",
                 );
             }
             return refuse(
@@ -82,10 +97,15 @@ impl Endpoint {
         self
     }
 
-    /// Returns a short name of the socket, the same by whatever path it was reached.
+    /// Returns a short name of the address, the same by whatever path a socket was reached.
     pub(crate) fn key(&self) -> String {
-        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        context::hex(&Sha256::digest(format!("unix://{}", path.display())))[..8].to_owned()
+        let address = match &self.address {
+            Address::Unix(path) => {
+                format!("unix://{}", fs::canonicalize(path).unwrap_or_else(|_| path.clone()).display())
+            }
+            other => other.to_string(),
+        };
+        context::hex(&Sha256::digest(address))[..8].to_owned()
     }
 
     /// Says why the engine cannot be reached.
@@ -96,7 +116,7 @@ impl Endpoint {
         };
         let error = Error::new(kind, "reach the engine", reason(&source))
             .with_context("backend", self.kind.backend_type())
-            .with_context("socket", self.path.display())
+            .with_context("socket", &self.address)
             .with_context("from", &self.origin)
             .with_hint(hint)
             .with_source(source);
@@ -111,7 +131,7 @@ impl Endpoint {
         };
         Error::new(ErrorKind::Unavailable, "find the engine", message)
             .with_context("backend", wanted.backend_type())
-            .with_context("socket", self.path.display())
+            .with_context("socket", &self.address)
             .with_context("from", &self.origin)
             .with_hint(hint)
     }
@@ -155,10 +175,12 @@ mod tests {
     #[test]
     fn remote_engines_and_malformed_addresses_are_refused() {
         let refused = |address| Endpoint::named(address, String::new()).unwrap_err().kind();
-        for remote in ["tcp://127.0.0.1:2375", "ssh://user@host", "npipe:////./pipe/docker_engine"] {
+        for remote in ["https://127.0.0.1:2376", "ssh://user@host", "npipe:////./pipe/docker_engine"] {
             assert_eq!(refused(remote), ErrorKind::Unsupported, "{remote}");
         }
-        for bad in ["", "/var/run/docker.sock", "unix://relative", "gopher://x"] {
+        for bad in
+            ["", "/var/run/docker.sock", "unix://relative", "gopher://x", "tcp://", "tcp://h", "http://h:1/x"]
+        {
             assert_eq!(refused(bad), ErrorKind::InvalidConfig, "{bad}");
         }
     }

@@ -44,15 +44,15 @@ pub(crate) struct Engine {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("socket", &self.endpoint.path).finish_non_exhaustive()
+        f.debug_struct("Engine").field("address", &self.endpoint.address).finish_non_exhaustive()
     }
 }
 
 impl Engine {
     /// Prepares the client: no I/O.
     pub(crate) fn new(endpoint: Endpoint, config: DockerConfig) -> Result<Self> {
-        let socket = endpoint.path.clone();
-        let send = move |request: BollardRequest| transport::send(socket.clone(), request);
+        let address = endpoint.address.clone();
+        let send = move |request: BollardRequest| transport::send(address.clone(), request);
         // The client's own timeout ends with the headers of an answer: ours are the ones that count.
         let docker = Docker::connect_with_custom_transport(
             send,
@@ -146,6 +146,24 @@ impl Engine {
         });
         let gone = |_| EngineError::RequestTimeoutError;
         self.order("create sandbox", async { receiver.await.map_err(gone)? }).await
+    }
+
+    /// Makes a container that is never started, to reach into what it mounts.
+    pub(crate) async fn create_named(
+        &self,
+        name: &str,
+        body: ContainerCreateBody,
+    ) -> Result<ContainerCreateResponse> {
+        let options = CreateContainerOptions { name: Some(name.to_owned()), ..Default::default() };
+        self.order("put the guest there", self.docker.create_container(Some(options), body)).await
+    }
+
+    /// Unpacks an archive below a directory of a container.
+    pub(crate) async fn upload(&self, id: &ContainerId, path: &str, archive: Bytes) -> Result<()> {
+        let options = UploadToContainerOptions { path: path.to_owned(), ..Default::default() };
+        let archive = bollard::body_full(archive);
+        let call = self.docker.upload_to_container(id.as_str(), Some(options), archive);
+        self.within(self.config.transfer_timeout, "put the guest there", call).await
     }
 
     pub(crate) async fn start(&self, id: &ContainerId) -> Result<()> {
@@ -263,7 +281,7 @@ impl Engine {
     async fn send(&self, method: Method, address: &str) -> Result<Vec<u8>, EngineError> {
         let request = Request::builder().method(method).uri(format!("http://docker{address}"));
         let request = request.body(bollard::body_full(Bytes::new()));
-        let response = transport::send(self.endpoint.path.clone(), request?).await?;
+        let response = transport::send(self.endpoint.address.clone(), request?).await?;
         let status_code = response.status().as_u16();
         let body = transport::collect(response.into_body()).await?;
         if status_code < 400 {

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use agentkernel_core::{Error, ErrorKind, Result, State};
-use agentkernel_host::{GuestSandbox, RunDir};
+use agentkernel_host::{GuestClient, GuestSandbox, RunDir};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     backend::{MAX_PAUSE, MIN_PAUSE},
+    elsewhere,
     engine::absent_is_none,
     id::ContainerId,
     info,
@@ -30,7 +31,7 @@ impl DockerSandbox {
         let dir = RunDir::find(&self.shared.key, &self.name)?;
         let dir = dir.filter(|dir| expected.is_none_or(|run_id| dir.run_id() == run_id));
         let reached = match &dir {
-            Some(dir) => dir.connect_control().await,
+            Some(dir) => self.reach(dir, None).await,
             None => Err(self.error(ErrorKind::NotRunning, operation, "its sockets are not on this machine")),
         };
         let (Some(dir), Ok(client)) = (&dir, &reached) else {
@@ -45,6 +46,20 @@ impl DockerSandbox {
         bound.run_id.get_or_insert_with(|| dir.run_id().to_owned());
         bound.guest = Some(guest.clone());
         Ok(guest)
+    }
+
+    /// Connects to the guest whose directory this is.
+    pub(crate) async fn reach(&self, dir: &RunDir, id: Option<&ContainerId>) -> Result<GuestClient> {
+        // The engine is not asked where it is: it may hang.
+        if self.shared.engine.endpoint().address.is_local() && !dir.has_key() {
+            return dir.connect_control().await;
+        }
+        let id = match id {
+            Some(id) => id.clone(),
+            None => self.require("reach the sandbox").await?.id,
+        };
+        let targets = info::targets(&self.shared.engine.inspect(&id).await?);
+        elsewhere::reach(&self.shared, &id, dir, &targets, &self.name).await
     }
 
     /// Asks the engine why the guest does not answer.
@@ -151,6 +166,7 @@ impl DockerSandbox {
             let mut bound = self.bound();
             bound.owned = None;
             bound.prepared = None;
+            bound.lease = None;
             (bound.run_id.clone(), bound.guest.take())
         };
         if let Some(guest) = guest {

@@ -1,11 +1,15 @@
 //! Who listens on a socket: the first thing that is asked of an engine, and the cheapest.
-use std::{io, path::Path, time::Duration};
+use std::{io, time::Duration};
 
 use bollard::BollardRequest;
 use hyper::Request;
-use tokio::{net::UnixStream, time::timeout};
+use tokio::time::timeout;
 
-use crate::{EngineKind, transport};
+use crate::{
+    EngineKind,
+    address::{Address, Stream},
+    transport,
+};
 
 /// Every answer of Podman's has this header, with its own version.
 const LIBPOD: &str = "libpod-api-version";
@@ -32,15 +36,13 @@ pub(crate) struct Listener {
 ///
 /// # Errors
 /// Only what connecting gives: an engine that accepts and stays silent is still one.
-pub(crate) async fn greet(socket: &Path, patience: Duration) -> io::Result<Greeting> {
-    let stream = UnixStream::connect(socket).await?;
-    let peer = stream.peer_cred()?;
-    let listener = peer.pid().filter(|pid| *pid > 0).map(|pid| Listener { pid, uid: peer.uid() });
+pub(crate) async fn greet(address: &Address, patience: Duration) -> io::Result<Greeting> {
+    let (stream, listener) = address.connect().await?;
     let (kind, version) = timeout(patience, ask(stream)).await.ok().flatten().unzip();
     Ok(Greeting { kind, version: version.flatten(), listener })
 }
 
-async fn ask(stream: UnixStream) -> Option<(EngineKind, Option<String>)> {
+async fn ask(stream: Box<dyn Stream>) -> Option<(EngineKind, Option<String>)> {
     let request: BollardRequest =
         Request::get("/_ping").body(bollard::body_full(bytes::Bytes::new())).ok()?;
     let response = transport::send_over(stream, request).await.ok()?;
@@ -67,7 +69,8 @@ mod tests {
             stream.write_all(answer).await.unwrap();
             stream
         };
-        let (greeting, _) = tokio::join!(greet(&path, Duration::from_millis(200)), server);
+        let address = Address::Unix(path);
+        let (greeting, _) = tokio::join!(greet(&address, Duration::from_millis(200)), server);
         greeting.unwrap()
     }
 
@@ -91,7 +94,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_socket_that_nobody_serves_is_an_error() {
-        let gone = greet(Path::new("/nonexistent/s"), Duration::from_secs(1)).await;
+        let gone = greet(&Address::Unix("/nonexistent/s".into()), Duration::from_secs(1)).await;
         assert_eq!(gone.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -2,6 +2,8 @@
 use agentkernel_core::{Capabilities, Capability, Error, ErrorKind, Health, Isolation, Result};
 use bollard::models::SystemInfo;
 
+use crate::{address::Address, place::Place};
+
 /// What the backend does on an engine and a kernel that have everything.
 pub(crate) const UPPER_BOUND: Capabilities = Capabilities::new(Isolation::UsernsContainer).with_all(&[
     Capability::ExecStdin,
@@ -39,22 +41,16 @@ pub(crate) const UPPER_BOUND: Capabilities = Capabilities::new(Isolation::Userns
 /// The longest text of the engine's that is shown.
 const MAX_TEXT: usize = 300;
 
-/// Reads the engine's description. `kernel` is the release of the kernel that this process runs on.
+/// Reads the description of an engine there.
 ///
 /// # Errors
-/// `Unavailable` for an engine that runs on another kernel, as Docker Desktop's does: the guest's socket cannot reach it.
-pub(crate) fn read(info: &SystemInfo, kernel: &str) -> Result<Health> {
-    let theirs = info.kernel_version.as_deref().unwrap_or_default();
+/// `Unavailable` for an engine whose containers are not Linux's.
+pub(crate) fn read(info: &SystemInfo, place: Place, address: &Address) -> Result<Health> {
     let system = info.os_type.as_deref().unwrap_or_default();
-    if system != "linux" || theirs != kernel {
-        return Err(Error::new(
-            ErrorKind::Unavailable,
-            "use the engine",
-            "it runs on another kernel, in a virtual machine or on another host",
-        )
-        .with_context("engine's kernel", format_args!("{system} {theirs}"))
-        .with_context("our kernel", kernel)
-        .with_hint("use an engine of this machine: apt-get install docker.io, and DOCKER_CONTEXT=default"));
+    if system != "linux" {
+        return Err(Error::new(ErrorKind::Unavailable, "use the engine", "its containers are not of Linux")
+            .with_context("system", system.chars().take(MAX_TEXT).collect::<String>())
+            .with_hint("switch it to Linux containers"));
     }
     let options = info.security_options.clone().unwrap_or_default();
     let has = |name: &str| options.iter().any(|option| option.split(',').any(|part| part == name));
@@ -74,6 +70,16 @@ pub(crate) fn read(info: &SystemInfo, kernel: &str) -> Result<Health> {
         (Capability::SyscallFilter, filter.is_some_and(|filter| !filter.contains("profile=unconfined"))),
     ];
     let mut warnings = Vec::new();
+    if place == Place::Elsewhere {
+        // A path would be one of the engine's machine.
+        capabilities = capabilities.without(Capability::BindMount);
+    }
+    if address.is_open_to_the_network() {
+        warnings.push(format!(
+            "The engine is reached over plain tcp ({address}): whoever reaches that port is root there, and whoever \
+             sees the network reads what is sent."
+        ));
+    }
     for (capability, there) in limits {
         if !there {
             capabilities = capabilities.without(capability);
@@ -96,6 +102,10 @@ pub(crate) fn recursive_read_only(health: &Health) -> bool {
 mod tests {
     use super::*;
 
+    fn read(info: &SystemInfo) -> Result<Health> {
+        super::read(info, Place::Here, &Address::Unix("/s".into()))
+    }
+
     fn info() -> SystemInfo {
         SystemInfo {
             os_type: Some("linux".into()),
@@ -113,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_rootful_engine_is_a_root_container() {
-        let health = read(&info(), "6.1").unwrap();
+        let health = read(&info()).unwrap();
         assert_eq!(health.capabilities, UPPER_BOUND.with_isolation(Isolation::RootContainer));
         assert!(health.warnings.is_empty() && !recursive_read_only(&health));
     }
@@ -121,7 +131,7 @@ mod tests {
     #[test]
     fn a_rootless_engine_is_a_userns_container() {
         let options = Some(vec!["name=seccomp,profile=builtin".into(), "name=rootless".into()]);
-        let health = read(&SystemInfo { security_options: options, ..info() }, "6.1").unwrap();
+        let health = read(&SystemInfo { security_options: options, ..info() }).unwrap();
         assert_eq!(health.capabilities.isolation(), Isolation::UsernsContainer);
     }
 
@@ -134,7 +144,7 @@ mod tests {
             security_options: Some(vec!["name=seccomp,profile=unconfined".into()]),
             ..info()
         };
-        let capabilities = read(&weak, "6.1").unwrap().capabilities;
+        let capabilities = read(&weak).unwrap().capabilities;
         for lacks in
             [Capability::MemoryLimit, Capability::PidsLimit, Capability::DiskLimit, Capability::SyscallFilter]
         {
@@ -143,8 +153,19 @@ mod tests {
     }
 
     #[test]
-    fn another_kernel_is_unavailable() {
-        assert_eq!(read(&info(), "6.2").unwrap_err().kind(), ErrorKind::Unavailable);
-        assert_eq!(read(&SystemInfo::default(), "").unwrap_err().kind(), ErrorKind::Unavailable);
+    fn elsewhere_no_path_of_ours_can_be_mounted_and_an_open_port_is_told() {
+        let read = |address| super::read(&info(), Place::Elsewhere, &Address::tcp(address).unwrap()).unwrap();
+        let (loopback, open) = (read("127.0.0.1:1"), read("10.1.2.3:2375"));
+        assert!(!loopback.capabilities.has(Capability::BindMount) && loopback.warnings.is_empty());
+        assert!(open.warnings[0].contains("tcp://10.1.2.3:2375"), "{:?}", open.warnings);
+    }
+
+    #[test]
+    fn an_engine_of_another_system_is_unavailable() {
+        for system in [None, Some("windows".to_owned())] {
+            let info = SystemInfo { os_type: system, ..info() };
+            let refused = super::read(&info, Place::Elsewhere, &Address::Unix("/s".into()));
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unavailable);
+        }
     }
 }

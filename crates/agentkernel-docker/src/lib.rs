@@ -39,12 +39,14 @@
 #![forbid(unsafe_code)]
 
 mod accounts;
+mod address;
 mod backend;
 mod boot;
 mod config;
 mod context;
 mod create;
 mod credentials;
+mod elsewhere;
 mod endpoint;
 mod engine;
 mod error;
@@ -53,7 +55,9 @@ mod exec;
 #[doc(hidden)]
 pub mod fuzz;
 mod greeting;
+mod guest_volume;
 mod health;
+mod hijack;
 mod hosts;
 mod id;
 mod images;
@@ -63,6 +67,7 @@ mod kind;
 mod limits;
 mod logs;
 mod peer;
+mod place;
 mod podman;
 mod probe;
 mod pull;

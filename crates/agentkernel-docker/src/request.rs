@@ -14,7 +14,7 @@ use bollard::models::{
     MountVolumeOptions, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
-use crate::{engine::PREFIX, volumes};
+use crate::{engine::PREFIX, guest_volume::GuestVolume, volumes};
 
 /// The image of a sandbox that names none.
 pub(crate) const DEFAULT_IMAGE: &str = "busybox";
@@ -30,6 +30,15 @@ pub(crate) const HOSTS_TARGET: &str = "/etc/hosts";
 /// What the guest itself needs: to become the command's user, and to kill what that user started.
 const GUEST_CAPABILITIES: [&str; 3] = ["KILL", "SETGID", "SETUID"];
 
+/// Where the guest's things are.
+#[derive(Debug)]
+pub(crate) enum Paths<'a> {
+    /// On this machine, which is the engine's: the boot socket, and the hosts file of a sandbox without network.
+    Ours { boot: &'a Path, hosts: &'a Path },
+    /// Its program alone, in a volume of the engine's.
+    Volume(GuestVolume),
+}
+
 /// Everything that the body depends on.
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
@@ -38,10 +47,8 @@ pub(crate) struct Plan<'a> {
     /// Our labels.
     pub state: BTreeMap<String, String>,
     pub guest: &'a GuestProgram,
-    /// The host's path of the boot socket.
-    pub boot: &'a Path,
-    /// The host's path of the hosts file of a sandbox without network.
-    pub hosts: &'a Path,
+    /// Where the guest's things are.
+    pub paths: &'a Paths<'a>,
     /// The hard limit of open files that the engine can surely give.
     pub open_files: u64,
     /// The hard limit of processes of a user: Podman sets one above its own unless told, and then nothing starts.
@@ -61,6 +68,7 @@ impl Plan<'_> {
     /// `Unsupported` for a host path that is no UTF-8: the engine's API is JSON.
     pub(crate) fn body(&self) -> Result<ContainerCreateBody> {
         let config = &self.spec.config;
+        let elsewhere = matches!(self.paths, Paths::Volume(_));
         let mut labels: HashMap<String, String> =
             self.spec.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         labels.extend(self.state.iter().map(|(name, value)| (name.clone(), value.clone())));
@@ -74,11 +82,18 @@ impl Plan<'_> {
             user: Some("0:0".to_owned()),
             working_dir: Some("/".to_owned()),
             env: Some(env.collect()),
-            entrypoint: Some(self.guest.argv.clone()),
+            entrypoint: Some(match self.paths {
+                Paths::Ours { .. } => self.guest.argv.clone(),
+                Paths::Volume(_) => self.guest.with_verb("boot-stdin"),
+            }),
+            open_stdin: elsewhere.then_some(true),
+            // The end of what is attached is then the end of stdin, and stdin is the lease.
+            stdin_once: elsewhere.then_some(self.spec.lifetime == Lifetime::Owned),
             cmd: Some(Vec::new()),
             image: Some(image_of(config).to_owned()),
             labels: Some(labels),
-            network_disabled: Some(network(self.spec) == "none"),
+            // Elsewhere the engine itself must make the hosts file.
+            network_disabled: Some(network(self.spec) == "none" && !elsewhere),
             // An image's health check would run beside the commands, unasked.
             healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..Default::default() }),
             stop_signal: Some("SIGTERM".to_owned()),
@@ -164,12 +179,16 @@ impl Plan<'_> {
     }
 
     fn mounts(&self) -> Result<Vec<Mount>> {
-        let mut all = vec![
-            self.bind(self.guest.directory.as_path(), GUEST_BIN_DIR, true)?,
-            self.bind(self.boot, BOOT_TARGET, true)?,
-        ];
-        if network(self.spec) == "none" && !self.is_taken(HOSTS_TARGET) {
-            all.push(self.bind(self.hosts, HOSTS_TARGET, true)?);
+        let mut all = Vec::new();
+        match self.paths {
+            Paths::Ours { boot, hosts } => {
+                all.push(self.bind(self.guest.directory.as_path(), GUEST_BIN_DIR, true)?);
+                all.push(self.bind(boot, BOOT_TARGET, true)?);
+                if network(self.spec) == "none" && !self.is_taken(HOSTS_TARGET) {
+                    all.push(self.bind(hosts, HOSTS_TARGET, true)?);
+                }
+            }
+            Paths::Volume(volume) => all.push(volume.mount(true)),
         }
         for mount in &self.spec.mounts {
             all.push(self.bind(&mount.source, &mount.target, mount.read_only)?);
@@ -301,8 +320,10 @@ pub(crate) mod tests {
             spec: &spec,
             state: BTreeMap::from([("agentkernel.name".to_owned(), "demo".to_owned())]),
             guest: &GuestProgram { directory: PathBuf::from("/data/guest"), argv },
-            boot: Path::new("/run/agentkernel/key/id/boot"),
-            hosts: Path::new("/run/agentkernel/key/hosts"),
+            paths: &Paths::Ours {
+                boot: Path::new("/run/agentkernel/key/id/boot"),
+                hosts: Path::new("/run/agentkernel/key/hosts"),
+            },
             open_files: 4096,
             processes: None,
             scratch: crate::EngineKind::Docker.scratch(),

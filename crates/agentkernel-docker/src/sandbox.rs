@@ -17,11 +17,13 @@ use tokio::runtime::Handle;
 use crate::{
     backend::Shared,
     boot::{self, Booted},
-    create::{self, Prepared},
+    create::{self, Meeting, Prepared},
+    elsewhere::Lease,
     engine::absent_is_none,
     id::ContainerId,
     info::{self, Found},
     logs,
+    place::Place,
 };
 
 /// How long the engine may take to see that a container ended.
@@ -45,6 +47,8 @@ pub(crate) struct Bound {
     pub prepared: Option<Prepared>,
     /// The connection to its guest; the lease, if this handle is the owner.
     pub guest: Option<GuestSandbox>,
+    /// The lease of an owned sandbox elsewhere, where the connection is none.
+    pub lease: Option<Lease>,
     /// Lead inside as long as this handle lives.
     pub ports: Option<PublishedPorts>,
     /// The sandbox ends with this handle.
@@ -118,9 +122,12 @@ impl DockerSandbox {
         let image = self.shared.images.defaults(found.inspect.image.as_deref().unwrap_or_default()).await?;
         let run_dir = RunDir::open(&self.shared.key, &found.labels.run_id)?;
         run_dir.publish(&self.name)?;
-        let boot = run_dir.bind_boot()?;
+        let meeting = match self.shared.place().await? {
+            Place::Here => Meeting::Here(run_dir.bind_boot()?),
+            Place::Elsewhere => Meeting::Elsewhere,
+        };
         Ok(Prepared {
-            boot,
+            meeting,
             id: found.id.clone(),
             run_dir,
             host_config: found.host_config(),
@@ -133,8 +140,9 @@ impl DockerSandbox {
         })
     }
 
-    fn hold(&self, Booted { guest, ports }: Booted) {
+    fn hold(&self, Booted { guest, ports, lease }: Booted) {
         let mut bound = self.bound();
+        bound.lease = lease;
         bound.guest = Some(guest);
         bound.ports = Some(ports);
     }
@@ -179,7 +187,7 @@ impl DockerSandbox {
             }
             Err(error) => {
                 // Somebody else may have booted it meanwhile: then the socket was theirs.
-                if run_dir.connect_control().await.is_ok() {
+                if self.reach(&run_dir, Some(&id)).await.is_ok() {
                     return Ok(());
                 }
                 let error = self.unless_removed(&id, error).await;

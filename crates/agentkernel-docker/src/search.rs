@@ -89,7 +89,7 @@ pub(crate) async fn find(
         }
         // Docker's own variables may lead to Podman; where they do not, they are none of Podman's business.
         if let Ok(Some(endpoint)) = of_docker(around)
-            && let Ok(greeting) = greet(&endpoint.path, PATIENCE).await
+            && let Ok(greeting) = greet(&endpoint.address, PATIENCE).await
             && greeting.kind == wanted
         {
             return Ok(endpoint.greeted(&greeting));
@@ -115,7 +115,7 @@ fn of_docker(around: &Surroundings) -> Result<Option<Endpoint>> {
 
 async fn reach(mut endpoint: Endpoint, wanted: Option<EngineKind>) -> Result<Endpoint> {
     endpoint.kind = wanted.unwrap_or(endpoint.kind);
-    if let Ok(greeting) = greet(&endpoint.path, PATIENCE).await {
+    if let Ok(greeting) = greet(&endpoint.address, PATIENCE).await {
         endpoint = endpoint.greeted(&greeting);
     }
     match wanted {
@@ -130,7 +130,7 @@ async fn among_usual(wanted: Option<EngineKind>, around: &Surroundings) -> Resul
         let mut endpoint = Endpoint::new(path.clone(), "the usual places");
         endpoint.kind = wanted.unwrap_or(endpoint.kind);
         let greeting = match is_socket(&path) {
-            Ok(true) => greet(&path, PATIENCE).await,
+            Ok(true) => greet(&endpoint.address, PATIENCE).await,
             Ok(false) => Err(io::Error::other("it is not a socket")),
             Err(error) => Err(error),
         };
@@ -189,7 +189,7 @@ fn nothing_answers(
         Some(endpoint) => {
             let message = "its socket is closed to this user";
             Error::new(ErrorKind::PermissionDenied, "find the engine", message)
-                .with_context("socket", endpoint.path.display())
+                .with_context("socket", &endpoint.address)
                 .with_hint(wanted.unwrap_or(endpoint.kind).closed())
         }
         None => {
@@ -209,6 +209,7 @@ mod tests {
     use std::{fs, path::Path};
 
     use super::*;
+    use crate::address::Address;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::UnixListener,
@@ -245,6 +246,10 @@ mod tests {
         fn address(&self) -> String {
             format!("unix://{}", self.0.display())
         }
+
+        fn place(&self) -> Address {
+            Address::Unix(self.0.clone())
+        }
     }
 
     impl Drop for Fake {
@@ -265,8 +270,8 @@ mod tests {
         let mut around = surroundings(dir.path());
         around.docker_host = Some(host.address());
         let found = find(Some(&explicit.address()), None, &around).await.unwrap();
-        assert_eq!(found.path, explicit.0);
-        assert_eq!(find(None, None, &around).await.unwrap().path, host.0);
+        assert_eq!(found.address, explicit.place());
+        assert_eq!(find(None, None, &around).await.unwrap().address, host.place());
     }
 
     #[tokio::test]
@@ -276,7 +281,7 @@ mod tests {
         let mut around = surroundings(dir.path());
         around.docker_host = Some("unix:///nonexistent/s".to_owned());
         let endpoint = find(None, DOCKER, &around).await.unwrap();
-        assert_eq!((endpoint.path.to_str(), endpoint.listener), (Some("/nonexistent/s"), None));
+        assert_eq!((endpoint.address.to_string().as_str(), endpoint.listener), ("/nonexistent/s", None));
     }
 
     #[tokio::test]
@@ -289,7 +294,7 @@ mod tests {
         fs::write(dir.path().join("run/docker.sock"), "").unwrap();
         let desktop = Fake::start(dir.path().join("home/.docker/run/docker.sock"), EngineKind::Docker);
         let endpoint = find(None, None, &surroundings(dir.path())).await.unwrap();
-        assert_eq!(endpoint.path, desktop.0);
+        assert_eq!(endpoint.address, desktop.place());
         let why = endpoint.tried.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>();
         assert_eq!(why, ["nobody listens there", "it is not a socket"]);
     }
@@ -301,10 +306,10 @@ mod tests {
         let podman = Fake::start(dir.path().join("run/podman/podman.sock"), EngineKind::Podman);
         assert_eq!(find(None, None, &around).await.unwrap().kind, EngineKind::Podman);
         let docker = Fake::start(dir.path().join("var/run/docker.sock"), EngineKind::Docker);
-        assert_eq!(find(None, None, &around).await.unwrap().path, docker.0);
-        assert_eq!(find(None, DOCKER, &around).await.unwrap().path, docker.0);
+        assert_eq!(find(None, None, &around).await.unwrap().address, docker.place());
+        assert_eq!(find(None, DOCKER, &around).await.unwrap().address, docker.place());
         let found = find(None, PODMAN, &around).await.unwrap();
-        assert_eq!((found.path, found.kind), (podman.0.clone(), EngineKind::Podman));
+        assert_eq!((found.address, found.kind), (podman.place(), EngineKind::Podman));
     }
 
     /// The package podman-docker puts Podman at Docker's usual place.
@@ -326,14 +331,14 @@ mod tests {
         let own = Fake::start(dir.path().join("own.sock"), EngineKind::Podman);
         let mut around = surroundings(dir.path());
         around.docker_host = Some(podman.address());
-        assert_eq!(find(None, PODMAN, &around).await.unwrap().path, podman.0);
+        assert_eq!(find(None, PODMAN, &around).await.unwrap().address, podman.place());
         assert_eq!(find(None, None, &around).await.unwrap().kind, EngineKind::Podman);
         let error = find(None, DOCKER, &around).await.unwrap_err();
         assert!(error.hint().unwrap().contains("--backend podman"), "{error:?}");
         around.container_host = Some(own.address());
-        assert_eq!(find(None, PODMAN, &around).await.unwrap().path, own.0);
+        assert_eq!(find(None, PODMAN, &around).await.unwrap().address, own.place());
         around.docker_host = None;
-        assert_eq!(find(None, None, &around).await.unwrap().path, own.0);
+        assert_eq!(find(None, None, &around).await.unwrap().address, own.place());
     }
 
     #[tokio::test]
@@ -343,7 +348,7 @@ mod tests {
         let docker = Fake::start(dir.path().join("d.sock"), EngineKind::Docker);
         for host in [docker.address(), "tcp://127.0.0.1:1".to_owned(), "unix:///nonexistent/s".to_owned()] {
             let around = Surroundings { docker_host: Some(host), ..surroundings(dir.path()) };
-            assert_eq!(find(None, PODMAN, &around).await.unwrap().path, podman.0);
+            assert_eq!(find(None, PODMAN, &around).await.unwrap().address, podman.place());
         }
     }
 

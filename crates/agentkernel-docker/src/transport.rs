@@ -3,7 +3,6 @@ use std::{
     fmt,
     future::poll_fn,
     io,
-    path::PathBuf,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -16,10 +15,9 @@ use hyper::{
     header::{HOST, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::UnixStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::address::{Address, Stream};
 
 /// The longest answer that is read, in bytes. Answers that are streams by nature have no bound: nothing of them is kept.
 const MAX_ANSWER: u64 = 32 << 20;
@@ -40,9 +38,10 @@ impl std::error::Error for NotConnected {
     }
 }
 
-/// Sends one request over a connection of its own: cheap on a unix socket, and nothing is left of one that was dropped.
-pub(crate) async fn send(socket: PathBuf, request: BollardRequest) -> Result<Response<Incoming>, Error> {
-    let stream = UnixStream::connect(&socket)
+/// Sends one request over a connection of its own: cheap on this machine, and nothing is left of one that was dropped.
+pub(crate) async fn send(address: Address, request: BollardRequest) -> Result<Response<Incoming>, Error> {
+    let (stream, _) = address
+        .connect()
         .await
         .map_err(|error| Error::IOError { err: io::Error::new(error.kind(), NotConnected(error)) })?;
     send_over(stream, request).await
@@ -50,11 +49,11 @@ pub(crate) async fn send(socket: PathBuf, request: BollardRequest) -> Result<Res
 
 /// Sends one request over a connection that was just made.
 pub(crate) async fn send_over(
-    stream: UnixStream,
+    stream: Box<dyn Stream>,
     mut request: BollardRequest,
 ) -> Result<Response<Incoming>, Error> {
     let path = request.uri().path();
-    let endless = ["/wait", "/logs"].iter().any(|end| path.ends_with(end))
+    let endless = ["/wait", "/logs", "/attach", "/start"].iter().any(|end| path.ends_with(end))
         || matches!(path, "/images/create" | "/images/load");
     let left = if endless { u64::MAX } else { MAX_ANSWER };
     if let Some(path_and_query) = request.uri().path_and_query().cloned() {
@@ -63,7 +62,7 @@ pub(crate) async fn send_over(
     request.headers_mut().insert(HOST, HeaderValue::from_static("docker"));
     let (mut sender, connection) = http1::handshake(TokioIo::new(Bounded { stream, left })).await?;
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
+        if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "the connection to the engine ended");
         }
     });
@@ -83,7 +82,7 @@ pub(crate) async fn collect(mut body: Incoming) -> Result<Vec<u8>, Error> {
 
 /// A stream that fails after so many bytes were read.
 struct Bounded {
-    stream: UnixStream,
+    stream: Box<dyn Stream>,
     left: u64,
 }
 

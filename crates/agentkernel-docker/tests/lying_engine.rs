@@ -5,7 +5,10 @@ mod guest;
 #[path = "support/scripted.rs"]
 mod scripted;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use agentkernel_core::{Backend, Cpus, Error, ErrorKind, SandboxConfig, SandboxExt};
 use agentkernel_docker::DockerBackend;
@@ -169,17 +172,35 @@ async fn an_answer_without_end_is_cut_off() {
     assert!(took < Duration::from_secs(3), "{took:?}");
 }
 
+/// As Docker Desktop's is.
 #[tokio::test]
-async fn an_engine_on_another_kernel_is_unavailable() {
-    let elsewhere = |_: &str, path: &str, _: &Value| {
+async fn on_another_kernel_no_path_of_ours_is_mounted_and_a_foreign_volume_is_no_guest() {
+    let asked = Arc::new(Mutex::new(Value::Null));
+    let seen = Arc::clone(&asked);
+    let elsewhere = move |method: &str, path: &str, body: &Value| {
+        if (method, path) == ("POST", "/containers/create") {
+            *seen.lock().unwrap() = body.clone();
+        }
         let mut info = info();
         info["KernelVersion"] = json!("6.6.6-linuxkit");
-        (path == "/info").then_some(Answer::Json(200, info))
+        let volume = json!({"Name": "x", "Driver": "local", "Mountpoint": "/x", "Labels": {}, "Options": {},
+            "Scope": "local"});
+        match path {
+            "/info" => Some(Answer::Json(200, info)),
+            _ if path.starts_with("/volumes/agentkernel_guest_") => Some(Answer::Json(200, volume)),
+            _ => None,
+        }
     };
     let engine = ScriptedEngine::start(elsewhere, |_| ());
     let error = start(&engine).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.hint().is_some());
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+    assert!(error.hint().unwrap().contains("volume rm agentkernel_guest_"), "{error:?}");
+    let asked = asked.lock().unwrap().clone();
+    let mounts = asked["HostConfig"]["Mounts"].as_array().unwrap();
+    assert!(mounts.iter().all(|mount| mount["Type"] == "volume"), "{mounts:?}");
+    assert_eq!((&asked["OpenStdin"], &asked["StdinOnce"]), (&json!(true), &json!(true)));
+    let removed = engine.requests().iter().any(|request| request.starts_with("DELETE /containers/"));
+    assert!(removed, "the container stays");
 }
 
 #[tokio::test]

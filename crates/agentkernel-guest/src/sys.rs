@@ -165,9 +165,18 @@ pub(crate) fn close_others(first: u32, kept: &OwnedFd) {
     unsafe { libc::syscall(libc::SYS_close_range, kept.max(first) + 1, u32::MAX, 0) };
 }
 
+/// Returns the uid of a socket's peer.
+pub(crate) fn peer_uid(socket: impl AsFd) -> io::Result<u32> {
+    peer(socket).map(|peer| peer.uid)
+}
+
 /// Returns the process id of a socket's peer, 0 if it is outside of our namespace. rustix has a type for it that
 /// cannot hold 0.
 pub(crate) fn peer_pid(socket: impl AsFd) -> io::Result<i32> {
+    peer(socket).map(|peer| peer.pid)
+}
+
+fn peer(socket: impl AsFd) -> io::Result<libc::ucred> {
     let mut peer = libc::ucred { pid: -1, uid: 0, gid: 0 };
     let mut length = u32::try_from(mem::size_of::<libc::ucred>()).unwrap_or(0);
     let fd = socket.as_fd().as_raw_fd();
@@ -175,7 +184,7 @@ pub(crate) fn peer_pid(socket: impl AsFd) -> io::Result<i32> {
     check(unsafe {
         libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut peer).cast(), &raw mut length)
     })?;
-    Ok(peer.pid)
+    Ok(peer)
 }
 
 /// Makes files, pipes and terminals as another user's: `/dev/stdout` can be opened again only by its owner. Nothing

@@ -264,15 +264,24 @@ impl GuestClient {
     ) -> Result<Self> {
         let client = Self::start(reader, writer);
         client.shared.link.send_frame(0, &ToGuest::Hello { version: VERSION, min_version: MIN_VERSION });
-        client.hello().await?;
+        client.hello(HELLO_DEADLINE).await?;
         Ok(client)
     }
 
     /// Goes on with a stream on which our hello was sent.
     pub(crate) async fn adopt(stream: UnixStream) -> Result<Self> {
         let (reader, writer) = stream.into_split();
+        Self::greeted(reader, writer, HELLO_DEADLINE).await
+    }
+
+    /// As [`adopt`](Self::adopt), over any byte stream.
+    pub(crate) async fn greeted(
+        reader: impl AsyncRead + Send + Unpin + 'static,
+        writer: impl AsyncWrite + Send + Unpin + 'static,
+        deadline: Duration,
+    ) -> Result<Self> {
         let client = Self::start(reader, writer);
-        client.hello().await?;
+        client.hello(deadline).await?;
         Ok(client)
     }
 
@@ -292,9 +301,9 @@ impl GuestClient {
         Self { shared: Arc::new(Shared { link, reader }) }
     }
 
-    async fn hello(&self) -> Result<()> {
+    async fn hello(&self, deadline: Duration) -> Result<()> {
         let waiter = self.shared.link.state().hello.wait();
-        let (version, min_version) = self.answer("say hello to the guest", waiter, HELLO_DEADLINE).await?;
+        let (version, min_version) = self.answer("say hello to the guest", waiter, deadline).await?;
         if version < MIN_VERSION || min_version > VERSION {
             return Err(Error::new(
                 ErrorKind::Unsupported,

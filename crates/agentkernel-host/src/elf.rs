@@ -10,6 +10,31 @@ pub(crate) struct Elf {
     pub(crate) interpreter: Option<PathBuf>,
 }
 
+/// A kind of processor that the guest is built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine(u16);
+
+impl Machine {
+    /// Reads the name that an engine or uname(2) has for it; `None` for one that no guest is built for.
+    pub fn named(architecture: &str) -> Option<Self> {
+        match architecture {
+            "x86_64" | "amd64" => Some(Self(62)),
+            "aarch64" | "arm64" => Some(Self(183)),
+            "riscv64" => Some(Self(243)),
+            _ => None,
+        }
+    }
+
+    /// Returns that of this process.
+    pub fn own() -> Option<Self> {
+        Self::named(std::env::consts::ARCH)
+    }
+
+    pub(crate) fn is_of(self, elf: &Elf) -> bool {
+        self.0 == elf.machine
+    }
+}
+
 /// Reads a 64-bit little-endian ELF file.
 pub(crate) fn read(path: &Path) -> io::Result<Elf> {
     let mut file = File::open(path)?;

@@ -17,7 +17,7 @@ use agentkernel_core::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
-use crate::{BOOT_TARGET, elf, run_dir::make_private};
+use crate::{BOOT_TARGET, Machine, elf, run_dir::make_private};
 
 /// Where the guest's directory is to be mounted, read-only.
 pub const GUEST_BIN_DIR: &str = "/.agentkernel/bin";
@@ -48,12 +48,28 @@ pub struct GuestProgram {
     pub argv: Vec<String>,
 }
 
+impl GuestProgram {
+    /// Returns the command line of the program with another verb than that of [`argv`](Self::argv).
+    pub fn with_verb(&self, verb: &str) -> Vec<String> {
+        let program = self.argv.iter().take_while(|word| *word != "__guest");
+        program.cloned().chain(["__guest".to_owned(), verb.to_owned()]).collect()
+    }
+}
+
 /// Finds the guest's program and lays it out.
 ///
 /// # Errors
 /// `Unavailable` if there is none, if it is not for this machine, or if it cannot be copied; the error lists where it
 /// was looked for.
 pub async fn find_guest(explicit: Option<&Path>) -> Result<GuestProgram> {
+    find_guest_for(explicit, None).await
+}
+
+/// As [`find_guest`], for an engine's machine; `None` is this one.
+///
+/// # Errors
+/// As [`find_guest`].
+pub async fn find_guest_for(explicit: Option<&Path>, machine: Option<Machine>) -> Result<GuestProgram> {
     let program = choose(explicit)?;
     let failed = |source: io::Error| {
         Error::new(ErrorKind::Unavailable, "prepare the guest", "its program cannot be used")
@@ -84,10 +100,12 @@ pub async fn find_guest(explicit: Option<&Path>) -> Result<GuestProgram> {
     if let Ok(target) = fs::read_link(index.join(&key))
         && let Some(found) = laid_out(&data.join(target.file_name().unwrap_or_default()))
     {
+        check_machine(&found.directory.join("guest"), machine).map_err(failed)?;
         return Ok(found);
     }
     make_private(&data)?;
     make_private(&index)?;
+    check_machine(&program, machine).map_err(failed)?;
     let directory = lay_out(&program, &data).await?;
     let temporary = index.join(temporary_name());
     let link = || {
@@ -174,10 +192,6 @@ async fn lay_out(program: &Path, data: &Path) -> Result<PathBuf> {
             .with_hint(NAME_IT)
     };
     let elf = elf::read(program).map_err(failed)?;
-    let own = elf::read(Path::new("/proc/self/exe")).map_err(failed)?;
-    if elf.machine != own.machine {
-        return Err(failed(io::Error::new(io::ErrorKind::InvalidData, "it is for another kind of machine")));
-    }
     let libraries = match &elf.interpreter {
         Some(loader) => list_libraries(loader, program).await.map_err(failed)?,
         None => Vec::new(),
@@ -207,6 +221,16 @@ async fn lay_out(program: &Path, data: &Path) -> Result<PathBuf> {
         let _gone = fs::remove_dir_all(&work);
         failed(source)
     })
+}
+
+fn check_machine(program: &Path, machine: Option<Machine>) -> io::Result<()> {
+    let elf = elf::read(program)?;
+    match machine.or_else(Machine::own) {
+        Some(machine) if !machine.is_of(&elf) => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "it is for another kind of machine"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Names what is not finished: several calls of one process may be at work at once.

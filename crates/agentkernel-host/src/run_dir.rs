@@ -3,6 +3,7 @@
 //! ```text
 //! <base>/<engine>/<run id>/boot    listened on while the sandbox boots; mounted read-only, as this one file
 //! <base>/<engine>/<run id>/ctl     listened on by the guest; later commands connect here
+//! <base>/<engine>/<run id>/key     opens the guest's inner socket, where the engine shares no kernel with us
 //! <base>/<engine>/names/<name>     link to the run id
 //! ```
 //! The base is `/run/agentkernel` for root, `$XDG_RUNTIME_DIR/agentkernel` or `/run/user/UID/agentkernel` for others, else
@@ -118,6 +119,10 @@ impl RunDir {
         self.path().join("ctl")
     }
 
+    pub(crate) fn key_path(&self) -> PathBuf {
+        self.path().join("key")
+    }
+
     /// Returns when it was made, if it is there.
     pub fn modified(&self) -> Option<std::time::SystemTime> {
         fs::metadata(self.path()).and_then(|metadata| metadata.modified()).ok()
@@ -151,6 +156,7 @@ impl RunDir {
         }
         let _gone = fs::remove_file(self.boot_path());
         let _gone = fs::remove_file(self.control_path());
+        let _gone = fs::remove_file(self.key_path());
         let _gone = fs::remove_dir(self.path());
     }
 

@@ -2,6 +2,7 @@
 //! sandbox and runs it there.
 //!
 //! - `fork`: doubles itself for ever, in every process that comes of it. Says `ready` once it may have no more.
+//! - `knock [once]`: connects to the guest's own socket, once or for ever.
 //! - `lease PATH…`: puts a file of its own at each path and takes a lease on it: whoever opens it without
 //!   `O_NONBLOCK` waits until the kernel breaks the lease, 45 s by default.
 //! - `seize [PID]`: traces that process, or again and again every process that it can, and never waits for any: what a
@@ -11,6 +12,8 @@
 
 #[cfg(target_os = "linux")]
 mod fork;
+#[cfg(target_os = "linux")]
+mod knock;
 #[cfg(target_os = "linux")]
 mod lease;
 #[cfg(target_os = "linux")]
@@ -29,6 +32,10 @@ fn main() -> ExitCode {
         #[cfg(target_os = "linux")]
         ["fork"] => fork::without_end(),
         #[cfg(target_os = "linux")]
+        ["knock"] => knock::without_end(),
+        #[cfg(target_os = "linux")]
+        ["knock", "once"] => knock::once(),
+        #[cfg(target_os = "linux")]
         ["lease", paths @ ..] => lease::hold(paths),
         #[cfg(target_os = "linux")]
         ["seize"] => seize::everything(),
@@ -38,7 +45,7 @@ fn main() -> ExitCode {
         ["swap", one, other] => swap::without_end(one, other),
         _ => {
             eprintln!(
-                "usage: agentkernel-intruder fork | lease PATH… | seize [PID] | swap PATH PATH, on Linux"
+                "usage: agentkernel-intruder fork | knock [once] | lease PATH… | seize [PID] | swap PATH PATH, on Linux"
             );
             ExitCode::from(2)
         }

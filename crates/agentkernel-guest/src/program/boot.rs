@@ -16,8 +16,9 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use super::cgroup::Cgroup;
 use super::connection::{Connection, HELLO};
+use super::door::Door;
 use super::environment::Environment;
-use super::event_loop::{Guest, Settings};
+use super::event_loop::{Guest, Settings, Ways};
 use super::identity::{Rights, become_init};
 use super::report::measure;
 use super::user::Users;
@@ -27,8 +28,17 @@ use crate::sys;
 /// Signals that the loop reads from a descriptor.
 const SIGNALS: [i32; 5] = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE];
 
-/// Connects to the host's socket and returns a guest that is ready to serve.
-pub(crate) fn boot(path: &OsStr) -> io::Result<Guest> {
+/// How host and guest meet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Meeting<'a> {
+    /// The guest connects out to this socket.
+    Socket(&'a OsStr),
+    /// The host sends a key on stdin and connects to the inner socket.
+    Stdin,
+}
+
+/// Meets the host and returns a guest that is ready to serve.
+pub(crate) fn boot(meeting: Meeting<'_>) -> io::Result<Guest> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // Nothing that an engine has left open by mistake reaches a command.
     sys::close_from(3);
@@ -38,10 +48,20 @@ pub(crate) fn boot(path: &OsStr) -> io::Result<Guest> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let is_init = rustix::process::getpid().as_raw_nonzero().get() == 1;
 
-    let mut connection = Connection::new(dial(path)?);
+    let (socket, door) = match meeting {
+        Meeting::Socket(path) => (dial(path)?, None),
+        Meeting::Stdin => {
+            let (mut door, lease) = Door::open(is_init)?;
+            (door.first(&lease)?, Some((door, lease)))
+        }
+    };
+    let mut connection = Connection::new(socket);
     let (configure, mut descriptors) = handshake(&mut connection)?;
     connection.hello_by = None;
-    connection.lease = configure.lease;
+    // Elsewhere stdin is the lease, and connections come and go.
+    let (door, lease) = door.map_or((None, None), |(door, lease)| (Some(door), Some(lease)));
+    connection.lease = configure.lease && lease.is_none();
+    let lease = lease.filter(|_| configure.lease);
     let listener = if configure.listener {
         let missing = || io::Error::other("the listening socket did not come with the configuration");
         Some(descriptors.pop().ok_or_else(missing)?)
@@ -86,7 +106,8 @@ pub(crate) fn boot(path: &OsStr) -> io::Result<Guest> {
     let deadline = configure
         .deadline_ms
         .and_then(|deadline| Instant::now().checked_add(Duration::from_millis(deadline)));
-    Ok(Guest::new(settings, cgroup, signals, listener, connection, deadline, is_init))
+    let ways = Ways { listener, door, lease };
+    Ok(Guest::new(settings, cgroup, signals, ways, connection, deadline, is_init))
 }
 
 fn dial(path: &OsStr) -> io::Result<OwnedFd> {

@@ -12,6 +12,7 @@ use super::cgroup::Cgroup;
 use super::channel::{Channel, Route, Work};
 use super::command::Command;
 use super::connection::Connection;
+use super::door::{self, Door};
 use super::environment::Environment;
 use super::forward::{Forward, Listening};
 use super::identity::Rights;
@@ -37,11 +38,25 @@ pub(crate) struct Settings {
     pub(crate) kept_in_all: usize,
 }
 
+/// How the host comes in, and what says that it is gone.
+#[derive(Debug, Default)]
+pub(crate) struct Ways {
+    /// The host's own socket.
+    pub(crate) listener: Option<OwnedFd>,
+    /// Ours, where the host shares no kernel with us.
+    pub(crate) door: Option<Door>,
+    /// The sandbox ends with it.
+    pub(crate) lease: Option<OwnedFd>,
+}
+
 /// Something that the loop waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     Signals,
     Listener,
+    Door,
+    Proving(u64),
+    Lease,
     Connection(u64),
     CommandReport(u64),
     CommandTree(u64),
@@ -79,7 +94,8 @@ pub(crate) struct Guest {
     pub(crate) spare: Vec<OwnedFd>,
     next_id: u64,
     pub(crate) signals: OwnedFd,
-    listener: Option<OwnedFd>,
+    ways: Ways,
+    lease_ended: bool,
     deadline: Option<Instant>,
     oom_explained: u64,
     /// When descriptors had run out, until when no connection is accepted.
@@ -94,7 +110,7 @@ impl Guest {
         settings: Settings,
         cgroup: Cgroup,
         signals: OwnedFd,
-        listener: Option<OwnedFd>,
+        ways: Ways,
         boot: Connection,
         deadline: Option<Instant>,
         is_init: bool,
@@ -116,7 +132,8 @@ impl Guest {
             spare: Vec::new(),
             next_id: 1,
             signals,
-            listener,
+            ways,
+            lease_ended: false,
             deadline,
             oom_explained: 0,
             accept_again: None,
@@ -137,6 +154,9 @@ impl Guest {
                 connection.flush();
             }
             if let Some(code) = self.remove_broken().or_else(|| self.over(Instant::now())) {
+                if self.ways.door.is_some() && !self.lease_ended {
+                    door::farewell(std::mem::take(&mut self.connections).into_values());
+                }
                 self.kill_all();
                 return code;
             }
@@ -200,11 +220,20 @@ impl Guest {
         for (id, connection) in &self.connections {
             add(Source::Connection(*id), connection.socket.as_fd(), connection.events());
         }
-        if let Some(listener) = &self.listener
-            && self.connections.len() < MAX_CONNECTIONS
-            && self.accept_again.is_none()
-        {
+        let accepts = self.connections.len() < MAX_CONNECTIONS && self.accept_again.is_none();
+        if let Some(listener) = self.ways.listener.as_ref().filter(|_| accepts) {
             add(Source::Listener, listener.as_fd(), read);
+        }
+        if let Some(door) = &self.ways.door {
+            if accepts && door.has_room() {
+                add(Source::Door, door.listener.as_fd(), read);
+            }
+            for (id, socket) in door.sockets() {
+                add(Source::Proving(id), socket.as_fd(), read);
+            }
+        }
+        if let Some(lease) = &self.ways.lease {
+            add(Source::Lease, lease.as_fd(), read);
         }
     }
 
@@ -212,6 +241,19 @@ impl Guest {
         match source {
             Source::Signals => self.read_signals(),
             Source::Listener => self.accept(),
+            Source::Door => {
+                let places = MAX_CONNECTIONS.saturating_sub(self.connections.len());
+                if let Some(errno) = self.ways.door.as_mut().and_then(|door| door.knock(places)) {
+                    self.accept_failed(errno);
+                }
+            }
+            Source::Proving(id) => {
+                if let Some(socket) = self.ways.door.as_mut().and_then(|door| door.hear(id)) {
+                    let id = self.next_id();
+                    self.connections.insert(id, Connection::new(socket));
+                }
+            }
+            Source::Lease => self.lease_ended |= self.ways.lease.as_ref().is_some_and(door::ended),
             Source::Connection(id) => self.connection_ready(id, events),
             Source::CommandReport(id) => self.command_report(id),
             Source::CommandTree(id) => self.command_tree(id),
@@ -269,7 +311,7 @@ impl Guest {
 
     fn accept(&mut self) {
         while self.connections.len() < MAX_CONNECTIONS
-            && let Some(listener) = &self.listener
+            && let Some(listener) = &self.ways.listener
         {
             let socket = match accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok(socket) => socket,
@@ -371,6 +413,9 @@ impl Guest {
 
     /// The code to end with, if it is time.
     fn over(&mut self, now: Instant) -> Option<u8> {
+        if self.lease_ended {
+            return Some(0);
+        }
         for command in self.commands.values() {
             if command.main && command.outputs.is_over() {
                 self.exit_code = self.exit_code.or(Some(code(command.status)));
@@ -396,7 +441,8 @@ impl Guest {
             [command.timeout, command.kill.as_ref().map(|kill| kill.next), command.outputs.due()]
         });
         let connections = self.connections.values().map(|connection| connection.hello_by);
-        let own = [self.deadline, self.shutdown, self.orphans, self.accept_again];
+        let proving = self.ways.door.as_ref().and_then(Door::due);
+        let own = [self.deadline, self.shutdown, self.orphans, self.accept_again, proving];
         let leaving = self.leaving.values().map(|due| Some(*due));
         commands.chain(connections).chain(leaving).chain(own).flatten().min()
     }
@@ -404,6 +450,9 @@ impl Guest {
     fn clock(&mut self, now: Instant) {
         for connection in self.connections.values_mut() {
             connection.broken |= connection.hello_by.is_some_and(|due| due <= now);
+        }
+        if let Some(door) = &mut self.ways.door {
+            door.clock(now);
         }
         self.accept_again = self.accept_again.filter(|due| *due > now);
         self.workers_due(now);

@@ -1,13 +1,15 @@
 //! The guest program: init of a sandbox. One poll loop, no threads; commands and file work are forked.
 //!
 //! `agentkernel-guest boot SOCKET` connects out to the host, learns how the sandbox is to be, and serves it until it
-//! ends. It needs nothing of the image and trusts nothing that comes from it.
+//! ends. Where the engine shares no kernel with the host, `boot-stdin` waits for the host inside, and `relay` carries
+//! each of the host's connections there. It needs nothing of the image and trusts nothing that comes from it.
 
 mod boot;
 mod cgroup;
 mod channel;
 mod command;
 mod connection;
+mod door;
 mod environment;
 mod event_loop;
 mod files;
@@ -16,6 +18,7 @@ mod identity;
 mod kill;
 mod launch;
 mod output;
+mod relay;
 mod report;
 mod request;
 mod ring;
@@ -37,12 +40,16 @@ use crate::sys;
 /// Exit code of a guest that could not do its work: software error, sysexits(3).
 const FAILED: u8 = 70;
 
-/// Runs the guest: `[__guest] boot SOCKET`. Never returns.
+/// Runs the guest: `[__guest] boot SOCKET`, `[__guest] boot-stdin` or `[__guest] relay`. Never returns.
 pub fn main(args: impl Iterator<Item = OsString>) -> ! {
     let args: Vec<OsString> = args.skip_while(|arg| arg == "__guest").collect();
     let result = match args.as_slice() {
-        [verb, socket] if verb == "boot" => boot::boot(socket).map(event_loop::Guest::serve),
-        _ => Err(std::io::Error::other("usage: agentkernel-guest boot SOCKET")),
+        [verb, socket] if verb == "boot" => {
+            boot::boot(boot::Meeting::Socket(socket)).map(event_loop::Guest::serve)
+        }
+        [verb] if verb == "boot-stdin" => boot::boot(boot::Meeting::Stdin).map(event_loop::Guest::serve),
+        [verb] if verb == "relay" => relay::relay(),
+        _ => Err(std::io::Error::other("usage: agentkernel-guest boot SOCKET | boot-stdin | relay")),
     };
     let code = match result {
         Ok(code) => code,

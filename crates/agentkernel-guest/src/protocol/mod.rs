@@ -53,5 +53,9 @@ pub const MAX_MESSAGE: usize = 512;
 pub const MAX_LISTED_ARGV: usize = 4096;
 /// The uid that the guest lives under in a container, so that no command inside is of its user.
 pub const INIT_UID: u32 = 65_432;
+/// The length of the key that opens the inner socket, in bytes.
+pub const KEY_LEN: usize = 32;
+/// The abstract name (unix(7)) of the guest's socket inside a sandbox whose engine shares no kernel with the host.
+pub const INNER_SOCKET: &[u8] = b"agentkernel";
 /// Where the guest's files appear inside.
 pub const GUEST_DIR: &str = "/.agentkernel";
