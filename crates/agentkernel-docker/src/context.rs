@@ -53,6 +53,11 @@ pub(crate) fn host(config_dir: &Path, name: &str) -> Result<String, io::Error> {
     Ok(meta.endpoints.docker.host)
 }
 
+/// Returns whether a context has keys for TLS.
+pub(crate) fn has_tls(config_dir: &Path, name: &str) -> bool {
+    config_dir.join("contexts/tls").join(hex(&Sha256::digest(name))).join("docker").is_dir()
+}
+
 /// Writes bytes as lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

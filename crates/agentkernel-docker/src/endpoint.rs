@@ -14,6 +14,9 @@ use crate::{
     greeting::{Greeting, Listener},
 };
 
+const TUNNEL: &str = "go through ssh: `ssh -NL 127.0.0.1:2375:/var/run/docker.sock HOST`, DOCKER_TLS_VERIFY unset, and \
+                      DOCKER_HOST=tcp://127.0.0.1:2375";
+
 /// Where the engine listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
@@ -68,8 +71,7 @@ impl Endpoint {
                 return refuse(
                     ErrorKind::Unsupported,
                     "an engine is reached over a unix socket or tcp",
-                    "for an engine behind ssh: ssh -NL 127.0.0.1:2375:/var/run/docker.sock HOST, and \
-                     DOCKER_HOST=tcp://127.0.0.1:2375",
+                    TUNNEL,
                 );
             }
             return refuse(
@@ -87,6 +89,17 @@ impl Endpoint {
             );
         }
         Ok(Self::new(path, origin))
+    }
+
+    /// Refuses an engine behind tcp that is to be spoken to over TLS, which is not done yet: never without it instead.
+    pub(crate) fn plain(self, wants_tls: bool) -> Result<Self> {
+        if !wants_tls || matches!(self.address, Address::Unix(_)) {
+            return Ok(self);
+        }
+        Err(Error::new(ErrorKind::Unsupported, "find the engine", "TLS is not spoken yet")
+            .with_context("address", &self.address)
+            .with_context("from", &self.origin)
+            .with_hint(TUNNEL))
     }
 
     /// Takes over what was learned from who listens there.

@@ -19,6 +19,8 @@ pub(crate) struct Surroundings {
     pub docker_host: Option<String>,
     pub docker_context: Option<String>,
     pub docker_config: Option<PathBuf>,
+    /// `DOCKER_TLS_VERIFY`.
+    pub docker_tls: bool,
     pub container_host: Option<String>,
     pub runtime_dir: Option<PathBuf>,
     pub home: Option<PathBuf>,
@@ -35,6 +37,7 @@ impl Surroundings {
             docker_host: text("DOCKER_HOST"),
             docker_context: text("DOCKER_CONTEXT"),
             docker_config: path("DOCKER_CONFIG"),
+            docker_tls: text("DOCKER_TLS_VERIFY").is_some(),
             container_host: text("CONTAINER_HOST"),
             runtime_dir: path("XDG_RUNTIME_DIR"),
             home: path("HOME"),
@@ -79,7 +82,8 @@ pub(crate) async fn find(
     around: &Surroundings,
 ) -> Result<Endpoint> {
     if let Some(address) = explicit {
-        return reach(Endpoint::named(address, "the configuration".to_owned())?, wanted).await;
+        let endpoint = Endpoint::named(address, "the configuration".to_owned())?;
+        return reach(endpoint.plain(around.docker_tls)?, wanted).await;
     }
     let of_podman = around.container_host.as_deref();
     let of_podman = of_podman.map(|address| Endpoint::named(address, "CONTAINER_HOST".to_owned()));
@@ -108,7 +112,9 @@ pub(crate) async fn find(
 /// What DOCKER_HOST or the docker command's contexts name.
 fn of_docker(around: &Surroundings) -> Result<Option<Endpoint>> {
     match &around.docker_host {
-        Some(address) => Endpoint::named(address, "DOCKER_HOST".to_owned()).map(Some),
+        Some(address) => {
+            Endpoint::named(address, "DOCKER_HOST".to_owned())?.plain(around.docker_tls).map(Some)
+        }
         None => from_context(around),
     }
 }
@@ -177,7 +183,7 @@ fn from_context(around: &Surroundings) -> Result<Option<Endpoint>> {
             .with_context("context", &name)
             .with_hint("see `docker context ls`, or set DOCKER_CONTEXT=default")
     })?;
-    Endpoint::named(&address, origin).map(Some)
+    Endpoint::named(&address, origin)?.plain(context::has_tls(&dir, &name)).map(Some)
 }
 
 fn nothing_answers(
@@ -282,6 +288,29 @@ mod tests {
         around.docker_host = Some("unix:///nonexistent/s".to_owned());
         let endpoint = find(None, DOCKER, &around).await.unwrap();
         assert_eq!((endpoint.address.to_string().as_str(), endpoint.listener), ("/nonexistent/s", None));
+    }
+
+    #[tokio::test]
+    async fn what_is_to_be_spoken_to_over_tls_is_never_spoken_to_without() {
+        let dir = tempfile::tempdir().unwrap();
+        let tcp = Some("tcp://127.0.0.1:1".to_owned());
+        let around = Surroundings { docker_host: tcp, docker_tls: true, ..surroundings(dir.path()) };
+        for explicit in [None, Some("tcp://127.0.0.1:1")] {
+            let error = find(explicit, DOCKER, &around).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+        }
+        // A context with keys, named by its digest.
+        let name = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
+        let config = dir.path().join("home/.docker");
+        let meta = config.join("contexts/meta").join(name);
+        fs::create_dir_all(&meta).unwrap();
+        fs::write(meta.join("meta.json"), r#"{"Endpoints":{"docker":{"Host":"tcp://127.0.0.1:1"}}}"#)
+            .unwrap();
+        let around = Surroundings { docker_context: Some("x".to_owned()), ..surroundings(dir.path()) };
+        assert!(find(None, DOCKER, &around).await.is_ok());
+        fs::create_dir_all(config.join("contexts/tls").join(name).join("docker")).unwrap();
+        let error = find(None, DOCKER, &around).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
     }
 
     #[tokio::test]
