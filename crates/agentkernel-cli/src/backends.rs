@@ -16,7 +16,7 @@ fn engine(registry: Registry, kind: agentkernel_docker::EngineKind) -> Registry 
     use agentkernel_docker::{DockerBackend, DockerConfig};
     registry.with(
         kind.backend_type(),
-        DockerBackend::UPPER_BOUND,
+        kind.upper_bound(),
         Box::new(move || {
             Box::pin(async move {
                 let backend = DockerBackend::connect(DockerConfig::default().with_kind(kind)).await?;

@@ -2,8 +2,8 @@
 use std::{sync::Arc, time::Duration};
 
 use agentkernel_core::{
-    Backend, BackendType, Capabilities, Error, ErrorKind, Filter, Health, HostContext, ImageStore, Reap,
-    Reaped, Result, Sandbox, SandboxInfo, SandboxName, VolumeStore, async_trait,
+    Backend, BackendType, Error, ErrorKind, Filter, Health, HostContext, ImageStore, Reap, Reaped, Result,
+    Sandbox, SandboxInfo, SandboxName, VolumeStore, async_trait,
 };
 use agentkernel_host::{GuestProgram, find_guest_for, host_context};
 use bollard::models::SystemInfo;
@@ -50,9 +50,6 @@ pub(crate) struct Shared {
 }
 
 impl DockerBackend {
-    /// What this backend can do at best, anywhere.
-    pub const UPPER_BOUND: Capabilities = health::UPPER_BOUND;
-
     /// Finds the engine and who it is. It need not answer yet: [`health`](Backend::health) is the first to insist.
     ///
     /// # Errors
@@ -88,7 +85,7 @@ impl Shared {
                 let told = async {
                     let described = self.described().await?;
                     let address = &self.engine.endpoint().address;
-                    health::read(&described.info, described.place, address)
+                    health::read(&described.info, self.engine.kind(), described.place, address)
                         .map_err(|error| error.with_context("address", address))
                 };
                 tokio::join!(told, self.guest()).0

@@ -22,9 +22,12 @@ pub fn container(answer: &[u8]) {
 /// `GET /info`.
 pub fn system(answer: &[u8]) {
     let Ok(info) = serde_json::from_slice::<SystemInfo>(answer) else { return };
-    if let Ok(health) =
-        health::read(&info, crate::place::Place::Here, &crate::address::Address::Unix("/s".into()))
-    {
+    if let Ok(health) = health::read(
+        &info,
+        crate::EngineKind::Docker,
+        crate::place::Place::Here,
+        &crate::address::Address::Unix("/s".into()),
+    ) {
         assert!(health.warnings.len() < 32 && health.version.chars().count() <= 300);
         let _recursive = health::recursive_read_only(&health);
     }

@@ -2,7 +2,7 @@
 use agentkernel_core::{Capabilities, Capability, Error, ErrorKind, Health, Isolation, Result};
 use bollard::models::SystemInfo;
 
-use crate::{address::Address, place::Place};
+use crate::{EngineKind, address::Address, place::Place};
 
 /// What the backend does on an engine and a kernel that have everything.
 pub(crate) const UPPER_BOUND: Capabilities = Capabilities::new(Isolation::UsernsContainer).with_all(&[
@@ -45,7 +45,7 @@ const MAX_TEXT: usize = 300;
 ///
 /// # Errors
 /// `Unavailable` for an engine whose containers are not Linux's.
-pub(crate) fn read(info: &SystemInfo, place: Place, address: &Address) -> Result<Health> {
+pub(crate) fn read(info: &SystemInfo, kind: EngineKind, place: Place, address: &Address) -> Result<Health> {
     let system = info.os_type.as_deref().unwrap_or_default();
     if system != "linux" {
         return Err(Error::new(ErrorKind::Unavailable, "use the engine", "its containers are not of Linux")
@@ -54,7 +54,7 @@ pub(crate) fn read(info: &SystemInfo, place: Place, address: &Address) -> Result
     }
     let options = info.security_options.clone().unwrap_or_default();
     let has = |name: &str| options.iter().any(|option| option.split(',').any(|part| part == name));
-    let mut capabilities = UPPER_BOUND;
+    let mut capabilities = kind.upper_bound();
     if !has("name=rootless") && !has("name=userns") {
         capabilities = capabilities.with_isolation(Isolation::RootContainer);
     }
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     fn read(info: &SystemInfo) -> Result<Health> {
-        super::read(info, Place::Here, &Address::Unix("/s".into()))
+        super::read(info, EngineKind::Docker, Place::Here, &Address::Unix("/s".into()))
     }
 
     fn info() -> SystemInfo {
@@ -154,7 +154,10 @@ mod tests {
 
     #[test]
     fn elsewhere_no_path_of_ours_can_be_mounted_and_an_open_port_is_told() {
-        let read = |address| super::read(&info(), Place::Elsewhere, &Address::tcp(address).unwrap()).unwrap();
+        let read = |address| {
+            super::read(&info(), EngineKind::Docker, Place::Elsewhere, &Address::tcp(address).unwrap())
+                .unwrap()
+        };
         let (loopback, open) = (read("127.0.0.1:1"), read("10.1.2.3:2375"));
         assert!(!loopback.capabilities.has(Capability::BindMount) && loopback.warnings.is_empty());
         assert!(open.warnings[0].contains("tcp://10.1.2.3:2375"), "{:?}", open.warnings);
@@ -164,7 +167,8 @@ mod tests {
     fn an_engine_of_another_system_is_unavailable() {
         for system in [None, Some("windows".to_owned())] {
             let info = SystemInfo { os_type: system, ..info() };
-            let refused = super::read(&info, Place::Elsewhere, &Address::Unix("/s".into()));
+            let refused =
+                super::read(&info, EngineKind::Docker, Place::Elsewhere, &Address::Unix("/s".into()));
             assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unavailable);
         }
     }

@@ -1,5 +1,7 @@
 //! Which program speaks the Engine API.
-use agentkernel_core::BackendType;
+use agentkernel_core::{BackendType, Capabilities, Capability};
+
+use crate::health::UPPER_BOUND;
 
 /// Which program speaks the Engine API. What differs between them is asked of this, and nowhere guessed from a path.
 #[non_exhaustive]
@@ -17,6 +19,15 @@ impl EngineKind {
         match self {
             Self::Docker => BackendType::Docker,
             Self::Podman => BackendType::Podman,
+        }
+    }
+
+    /// Returns what the backend does on an engine of this kind and a kernel that have everything.
+    pub const fn upper_bound(self) -> Capabilities {
+        match self {
+            Self::Docker => UPPER_BOUND,
+            // Its option for that was not tried.
+            Self::Podman => UPPER_BOUND.without(Capability::DiskLimit),
         }
     }
 
