@@ -7,6 +7,9 @@ use crate::{
     tidy,
 };
 
+/// What no other build has.
+const WITH_TLS: [&str; 2] = ["--features", "tls"];
+
 pub(crate) fn test() -> Result<()> {
     for backend in ["docker", "podman"] {
         if let Some(reason) = machine::no_backend(backend).filter(|_| machine::requires(backend)) {
@@ -16,6 +19,13 @@ pub(crate) fn test() -> Result<()> {
     tidy::tidy()?;
     run(&mut cargo(["fmt", "--all", "--check"]))?;
     run(&mut cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]))?;
+    run(cargo(["clippy", "--package", "agentkernel-docker"]).args(WITH_TLS).args([
+        "--all-targets",
+        "--quiet",
+        "--",
+        "--deny",
+        "warnings",
+    ]))?;
     run(cargo(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     // First, so that tests find the guest of this tree beside themselves.
     run(&mut cargo(["build", "--workspace", "--bins", "--quiet"]))?;
@@ -27,6 +37,9 @@ pub(crate) fn test() -> Result<()> {
     };
     run(tests.env("AGENTKERNEL_VERDICTS", &verdicts))?;
     backends::check(&verdicts)?;
+    for what in [&["--lib", "--test", "tls"][..], &["--test", "trouble", "tls::"]] {
+        run(cargo(["test", "--package", "agentkernel-docker", "--quiet"]).args(WITH_TLS).args(what))?;
+    }
     run(&mut cargo(["test", "--workspace", "--doc", "--quiet"]))?;
     downstream::downstream()?;
     for (what, reason) in [

@@ -8,9 +8,9 @@ use tokio::{
     time::timeout,
 };
 
-use crate::greeting::Listener;
+use crate::{greeting::Listener, tls::Tls};
 
-/// How long a connection over a network may take to be made.
+/// How long a connection over a network may take to be made, TLS with it.
 const CONNECT: Duration = Duration::from_secs(10);
 /// After how much silence the other side's kernel is asked whether it is there, and how often.
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -22,8 +22,8 @@ const PROBES: u32 = 4;
 pub(crate) enum Address {
     /// A socket of this machine.
     Unix(PathBuf),
-    /// Plain TCP: whoever reaches it has the engine.
-    Tcp { host: String, port: u16 },
+    /// A port. Without TLS whoever reaches it has the engine.
+    Tcp { host: String, port: u16, tls: Option<Tls> },
 }
 
 /// A connection to an engine.
@@ -31,7 +31,7 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Address {
-    /// Reads `HOST:PORT` or `[IPV6]:PORT`, with or without a slash behind it.
+    /// Reads a port without TLS, `HOST:PORT` or `[IPV6]:PORT`, with or without a slash behind it.
     pub(crate) fn tcp(text: &str) -> Option<Self> {
         let text = text.strip_suffix('/').unwrap_or(text);
         let (host, port) = match text.strip_prefix('[') {
@@ -47,7 +47,7 @@ impl Address {
             && host.bytes().all(of_name)
             && (!host.contains(':') || text.starts_with('['));
         let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;
-        well_formed.then(|| Self::Tcp { host: host.to_owned(), port })
+        well_formed.then(|| Self::Tcp { host: host.to_owned(), port, tls: None })
     }
 
     /// Returns whether it is a socket of this machine's file system.
@@ -55,14 +55,21 @@ impl Address {
         matches!(self, Self::Unix(_))
     }
 
-    /// Returns whether others than this machine's processes can listen in.
-    pub(crate) fn is_open_to_the_network(&self) -> bool {
-        match self {
-            Self::Unix(_) => false,
-            Self::Tcp { host, .. } => {
-                let ip = host.parse::<std::net::IpAddr>();
-                !(host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback()))
+    /// Says what others than this machine's processes can do there that they should not.
+    pub(crate) fn exposure(&self) -> Option<&'static str> {
+        let Self::Tcp { host, tls, .. } = self else { return None };
+        let ip = host.parse::<std::net::IpAddr>();
+        if host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback()) {
+            return None;
+        }
+        match tls {
+            None => Some(
+                "over plain tcp: whoever reaches that port is root there, and whoever sees the network reads what is sent",
+            ),
+            Some(tls) if tls.is_anonymous() => {
+                Some("without a certificate of ours: whoever reaches that port is root there")
             }
+            Some(_) => None,
         }
     }
 
@@ -76,12 +83,17 @@ impl Address {
                 let listener = pid.map(|pid| Listener { pid, uid: peer.uid() });
                 Ok((Box::new(stream), listener))
             }
-            Self::Tcp { host, port } => {
-                let stream = timeout(CONNECT, TcpStream::connect((host.as_str(), *port)))
-                    .await
-                    .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-                keep_alive(&stream)?;
-                Ok((Box::new(stream), None))
+            Self::Tcp { host, port, tls } => {
+                let connected = timeout(CONNECT, async {
+                    let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                    keep_alive(&stream)?;
+                    match tls {
+                        Some(tls) => tls.over(stream).await,
+                        None => Ok(Box::new(stream) as Box<dyn Stream>),
+                    }
+                });
+                let stream = connected.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+                Ok((stream, None))
             }
         }
     }
@@ -101,8 +113,11 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => path.display().fmt(f),
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
+            Self::Tcp { host, port, tls } => {
+                let scheme = if tls.is_some() { "https" } else { "tcp" };
+                let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+                write!(f, "{scheme}://{open}{host}{close}:{port}")
+            }
         }
     }
 }
@@ -133,8 +148,8 @@ mod tests {
             ("10.0.0.1:1", true),
             ("h:1", true),
         ] {
-            assert_eq!(Address::tcp(text).unwrap().is_open_to_the_network(), open, "{text}");
+            assert_eq!(Address::tcp(text).unwrap().exposure().is_some(), open, "{text}");
         }
-        assert!(!Address::Unix("/s".into()).is_open_to_the_network());
+        assert_eq!(Address::Unix("/s".into()).exposure(), None);
     }
 }

@@ -22,7 +22,8 @@ use crate::{
     probe, reap,
     request::list_labels,
     sandbox::DockerSandbox,
-    search::{self, Surroundings},
+    search,
+    surroundings::Surroundings,
     volumes::DockerVolumes,
 };
 
@@ -54,10 +55,11 @@ impl DockerBackend {
     ///
     /// # Errors
     /// `Unavailable` with everything that was tried, or if another engine than wanted answers at the address;
-    /// `PermissionDenied` if the engine's socket is closed to us; `InvalidConfig` or `Unsupported` for an address that
-    /// cannot be used.
+    /// `PermissionDenied` if the engine's socket, or a file of TLS, is closed to us; `InvalidConfig` or `Unsupported` for
+    /// an address or files that cannot be used.
     pub async fn connect(config: DockerConfig) -> Result<Arc<Self>> {
-        let around = Surroundings::of_this_process();
+        let mut around = Surroundings::of_this_process();
+        around.tls.clone_from(&config.tls);
         let endpoint = search::find(config.endpoint.as_deref(), config.kind, &around).await?;
         let key = endpoint.key();
         let engine = Engine::new(endpoint, config)?;

@@ -1,16 +1,20 @@
 //! How to reach the engine, and how long to wait for it.
 use std::{path::PathBuf, time::Duration};
 
-use crate::EngineKind;
+use crate::{EngineKind, TlsFiles};
 
 /// How to reach the engine. The default finds it as the docker command does, and Podman's service if there is no Docker.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DockerConfig {
-    /// The engine's address, `unix:///path` or `tcp://host:port`. Default: `DOCKER_HOST`, `DOCKER_CONTEXT`, the current context of the docker
+    /// The engine's address, `unix:///path`, `tcp://host:port` or `https://host:port`. Default: `DOCKER_HOST`, `DOCKER_CONTEXT`, the current context of the docker
     /// command, `CONTAINER_HOST`, then the usual sockets. What names Docker's engine does not concern Podman, and the other
     /// way round.
     pub endpoint: Option<String>,
+    /// With which files an engine behind tcp is spoken to over TLS, whoever named its address; a socket is not. Needs the
+    /// feature `tls`, else such an engine is `Unsupported`. Default: with `DOCKER_TLS_VERIFY`, or an address `https://`, those
+    /// of `DOCKER_CERT_PATH`, else of the docker command's config; the context's own where a context leads there.
+    pub tls: Option<TlsFiles>,
     /// The directory of the docker command's config, where credentials for registries are. Default: `DOCKER_CONFIG`, else
     /// `~/.docker`.
     pub credentials: Option<PathBuf>,
@@ -30,6 +34,7 @@ impl Default for DockerConfig {
     fn default() -> Self {
         Self {
             endpoint: None,
+            tls: None,
             credentials: None,
             kind: None,
             guest: None,
@@ -45,6 +50,13 @@ impl DockerConfig {
     #[must_use]
     pub fn with_endpoint(mut self, endpoint: impl Into<String>) -> Self {
         self.endpoint = Some(endpoint.into());
+        self
+    }
+
+    /// Sets [`tls`](Self::tls).
+    #[must_use]
+    pub fn with_tls(mut self, files: TlsFiles) -> Self {
+        self.tls = Some(files);
         self
     }
 

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
@@ -33,6 +33,16 @@ struct Endpoints {
 struct DockerEndpoint {
     #[serde(default, rename = "Host")]
     host: String,
+    #[serde(default, rename = "SkipTLSVerify")]
+    skip_tls_verify: bool,
+}
+
+/// Where a context leads.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub address: String,
+    /// Whether TLS is to be spoken with whoever answers.
+    pub unverified: bool,
 }
 
 /// Returns the current context of a config directory; `None` for the default one, or without a config.
@@ -46,16 +56,17 @@ pub(crate) fn current(config_dir: &Path) -> Result<Option<String>, io::Error> {
     Ok(config.current_context.filter(|name| !name.is_empty() && name != "default"))
 }
 
-/// Returns the address of a context. Its file is named by the digest of the context's name, so that no name is a path.
-pub(crate) fn host(config_dir: &Path, name: &str) -> Result<String, io::Error> {
+/// Returns where a context leads. Its file is named by the digest of the context's name, so that no name is a path.
+pub(crate) fn place(config_dir: &Path, name: &str) -> Result<Place, io::Error> {
     let path = config_dir.join("contexts/meta").join(hex(&Sha256::digest(name))).join("meta.json");
     let meta: MetaFile = serde_json::from_slice(&read_bounded(&path)?)?;
-    Ok(meta.endpoints.docker.host)
+    let DockerEndpoint { host: address, skip_tls_verify: unverified } = meta.endpoints.docker;
+    Ok(Place { address, unverified })
 }
 
-/// Returns whether a context has keys for TLS.
-pub(crate) fn has_tls(config_dir: &Path, name: &str) -> bool {
-    config_dir.join("contexts/tls").join(hex(&Sha256::digest(name))).join("docker").is_dir()
+/// Returns the directory of a context's files of TLS; it is there only if there are any.
+pub(crate) fn tls_dir(config_dir: &Path, name: &str) -> PathBuf {
+    config_dir.join("contexts/tls").join(hex(&Sha256::digest(name))).join("docker")
 }
 
 /// Writes bytes as lower-case hexadecimal digits.
@@ -80,7 +91,7 @@ pub(crate) fn fuzz(config_dir: &Path, bytes: &[u8]) {
     let path = config_dir.join("contexts/meta").join(hex(&Sha256::digest("fuzz")));
     let written = fs::create_dir_all(&path).and_then(|()| fs::write(path.join("meta.json"), bytes));
     if written.is_ok() {
-        let _host = host(config_dir, "fuzz");
+        let _place = place(config_dir, "fuzz");
     }
 }
 
@@ -124,7 +135,8 @@ mod tests {
             r#"{"Name":"../x","Metadata":{},"Endpoints":{"docker":{"Host":"unix:///tmp/x.sock","SkipTLSVerify":false}}}"#,
         )
         .unwrap();
-        assert_eq!(host(dir.path(), "../x").unwrap(), "unix:///tmp/x.sock");
-        assert!(host(dir.path(), "y").is_err());
+        let expected = Place { address: "unix:///tmp/x.sock".to_owned(), unverified: false };
+        assert_eq!(place(dir.path(), "../x").unwrap(), expected);
+        assert!(place(dir.path(), "y").is_err());
     }
 }

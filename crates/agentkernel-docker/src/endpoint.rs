@@ -12,9 +12,11 @@ use crate::{
     address::Address,
     context,
     greeting::{Greeting, Listener},
+    tls::{self, Security, Tls},
 };
 
-const TUNNEL: &str = "go through ssh: `ssh -NL 127.0.0.1:2375:/var/run/docker.sock HOST`, DOCKER_TLS_VERIFY unset, and \
+/// The hint for an engine that is not reached directly.
+pub(crate) const TUNNEL: &str = "go through ssh: `ssh -NL 127.0.0.1:2375:/var/run/docker.sock HOST`, DOCKER_TLS_VERIFY unset, and \
                       DOCKER_HOST=tcp://127.0.0.1:2375";
 
 /// Where the engine listens.
@@ -43,30 +45,40 @@ impl Endpoint {
         Self { address, origin: origin.into(), tried: Vec::new(), kind, listener: None, version: None }
     }
 
-    /// Reads an address that somebody gave.
+    /// Reads an address that somebody gave. Behind tcp it is spoken to over TLS if the address says `https://` or that is
+    /// required, and never without it instead.
     ///
     /// # Errors
-    /// `InvalidConfig` for an address that cannot be read; `Unsupported` for a remote one.
-    pub(crate) fn named(address: &str, origin: String) -> Result<Self> {
+    /// `InvalidConfig` for an address that cannot be read; `Unsupported` for one that cannot be reached, or for TLS where
+    /// it is not built; what the files of TLS give.
+    pub(crate) fn named(address: &str, origin: String, security: &Security) -> Result<Self> {
         let refuse = |kind, message: &'static str, hint: &'static str| {
             Err(Error::new(kind, "find the engine", message)
                 .with_context("address", address)
                 .with_context("from", &origin)
                 .with_hint(hint))
         };
-        for scheme in ["tcp://", "http://"] {
+        for scheme in ["tcp://", "http://", "https://"] {
             let Some(rest) = address.strip_prefix(scheme) else { continue };
-            return match Address::tcp(rest) {
-                Some(found) => Ok(Self { address: found, ..Self::new(PathBuf::new(), origin) }),
-                None => refuse(
+            let Some(mut found) = Address::tcp(rest) else {
+                return refuse(
                     ErrorKind::InvalidConfig,
                     "the address is not of the form tcp://host:port",
                     "write tcp://127.0.0.1:2375",
-                ),
+                );
             };
+            if let Address::Tcp { host, tls, .. } = &mut found
+                && (security.required || scheme == "https://")
+            {
+                let prepared = Tls::prepare(security.files.clone(), host);
+                let told =
+                    |error: Error| error.with_context("address", address).with_context("from", &origin);
+                *tls = Some(prepared.map_err(told)?);
+            }
+            return Ok(Self { address: found, ..Self::new(PathBuf::new(), origin) });
         }
         let Some(path) = address.strip_prefix("unix://") else {
-            let remote = ["https://", "ssh://", "npipe://", "fd://"];
+            let remote = ["ssh://", "npipe://", "fd://"];
             if remote.iter().any(|scheme| address.starts_with(scheme)) {
                 return refuse(
                     ErrorKind::Unsupported,
@@ -91,17 +103,6 @@ impl Endpoint {
         Ok(Self::new(path, origin))
     }
 
-    /// Refuses an engine behind tcp that is to be spoken to over TLS, which is not done yet: never without it instead.
-    pub(crate) fn plain(self, wants_tls: bool) -> Result<Self> {
-        if !wants_tls || matches!(self.address, Address::Unix(_)) {
-            return Ok(self);
-        }
-        Err(Error::new(ErrorKind::Unsupported, "find the engine", "TLS is not spoken yet")
-            .with_context("address", &self.address)
-            .with_context("from", &self.origin)
-            .with_hint(TUNNEL))
-    }
-
     /// Takes over what was learned from who listens there.
     pub(crate) fn greeted(mut self, greeting: &Greeting) -> Self {
         self.kind = greeting.kind.unwrap_or(self.kind);
@@ -123,11 +124,14 @@ impl Endpoint {
 
     /// Says why the engine cannot be reached.
     pub(crate) fn unreachable(&self, source: io::Error) -> Error {
-        let (kind, hint) = match source.kind() {
-            io::ErrorKind::PermissionDenied => (ErrorKind::PermissionDenied, self.kind.closed()),
-            _ => (ErrorKind::Unavailable, self.kind.install().to_owned()),
+        let (kind, message, hint) = match (tls::trouble(&source), source.kind()) {
+            (Some((kind, message, hint)), _) => (kind, message.to_owned(), hint.to_owned()),
+            (None, io::ErrorKind::PermissionDenied) => {
+                (ErrorKind::PermissionDenied, reason(&source), self.kind.closed())
+            }
+            (None, _) => (ErrorKind::Unavailable, reason(&source), self.kind.install().to_owned()),
         };
-        let error = Error::new(kind, "reach the engine", reason(&source))
+        let error = Error::new(kind, "reach the engine", message)
             .with_context("backend", self.kind.backend_type())
             .with_context("socket", &self.address)
             .with_context("from", &self.origin)
@@ -175,7 +179,8 @@ pub(crate) fn is_socket(path: &Path) -> io::Result<bool> {
 
 #[cfg(feature = "fuzzing")]
 pub(crate) fn fuzz(address: &str) {
-    if let Ok(endpoint) = Endpoint::named(address, "a test".to_owned()) {
+    let plain = Security { required: false, files: None };
+    if let Ok(endpoint) = Endpoint::named(address, "a test".to_owned(), &plain) {
         let _key = endpoint.key();
         let _error = endpoint.unreachable(io::ErrorKind::NotFound.into()).to_string();
     }
@@ -187,8 +192,9 @@ mod tests {
 
     #[test]
     fn remote_engines_and_malformed_addresses_are_refused() {
-        let refused = |address| Endpoint::named(address, String::new()).unwrap_err().kind();
-        for remote in ["https://127.0.0.1:2376", "ssh://user@host", "npipe:////./pipe/docker_engine"] {
+        let plain = Security { required: false, files: None };
+        let refused = |address| Endpoint::named(address, String::new(), &plain).unwrap_err().kind();
+        for remote in ["ssh://user@host", "npipe:////./pipe/docker_engine"] {
             assert_eq!(refused(remote), ErrorKind::Unsupported, "{remote}");
         }
         for bad in

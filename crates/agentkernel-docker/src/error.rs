@@ -4,7 +4,7 @@ use std::{error::Error as StdError, io};
 use agentkernel_core::{Error, ErrorKind};
 use bollard::errors::Error as EngineError;
 
-use crate::{EngineKind, endpoint::Endpoint, podman, transport::NotConnected};
+use crate::{EngineKind, endpoint::Endpoint, podman, tls, transport::NotConnected};
 
 /// The longest message of the engine's that is kept, in characters.
 const MAX_MESSAGE: usize = 2000;
@@ -51,8 +51,13 @@ pub(crate) fn map(operation: &'static str, error: EngineError, endpoint: &Endpoi
         },
         EngineError::RequestTimeoutError => timed_out(operation, endpoint.kind),
         EngineError::HyperResponseError { err } if err.is_parse() => garbled(operation, err),
-        EngineError::HyperResponseError { err } => match find_io(&err) {
-            Some(too_long) if too_long.kind() == io::ErrorKind::Other => garbled(operation, err),
+        EngineError::HyperResponseError { err } => match (tls::trouble(&err), find_io(&err)) {
+            // TLS 1.3 tells only after the handshake that our certificate is not accepted.
+            (Some((kind, message, hint)), _) => Error::new(kind, operation, message)
+                .with_context("address", &endpoint.address)
+                .with_hint(hint)
+                .with_source(err),
+            (None, Some(too_long)) if too_long.kind() == io::ErrorKind::Other => garbled(operation, err),
             _ => lost(operation, err, endpoint.kind),
         },
         other => garbled(operation, other),
@@ -100,6 +105,14 @@ fn refused(operation: &'static str, status: u16, text: &str, engine: EngineKind)
 /// What the engine means: by its words where they say more than the status does.
 fn classify(status: u16, text: &str) -> (ErrorKind, &'static str, Option<&'static str>) {
     const RULES: &[(&str, ErrorKind, &str, Option<&str>)] = &[
+        (
+            "client sent an http request to an https server",
+            ErrorKind::Unavailable,
+            "the engine speaks TLS there",
+            Some(
+                "set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the directory of ca.pem, cert.pem and key.pem",
+            ),
+        ),
         (
             "could not find bridge",
             ErrorKind::Unavailable,
@@ -167,6 +180,7 @@ mod tests {
         assert_eq!(kind(500, "could not find bridge docker0: route ip+net"), ErrorKind::Unavailable);
         assert_eq!(kind(500, "mkdir: No space left on device"), ErrorKind::ResourceExhausted);
         assert_eq!(kind(400, "Range of CPUs is from 0.01 to 2.00"), ErrorKind::Unsupported);
+        assert_eq!(kind(400, "Client sent an HTTP request to an HTTPS server."), ErrorKind::Unavailable);
         assert_eq!(kind(502, ""), ErrorKind::Unexpected);
     }
 

@@ -74,11 +74,8 @@ pub(crate) fn read(info: &SystemInfo, kind: EngineKind, place: Place, address: &
         // A path would be one of the engine's machine.
         capabilities = capabilities.without(Capability::BindMount);
     }
-    if address.is_open_to_the_network() {
-        warnings.push(format!(
-            "The engine is reached over plain tcp ({address}): whoever reaches that port is root there, and whoever \
-             sees the network reads what is sent."
-        ));
+    if let Some(exposure) = address.exposure() {
+        warnings.push(format!("The engine at {address} is reached {exposure}."));
     }
     for (capability, there) in limits {
         if !there {

@@ -15,9 +15,8 @@ use futures_util::StreamExt;
 use crate::{
     EngineKind, credentials,
     engine::{Engine, absent_is_none},
-    error, import, podman, pull,
-    search::Surroundings,
-    snapshot,
+    error, import, podman, pull, snapshot,
+    surroundings::Surroundings,
 };
 
 /// Says that an image was made here from the archive of a root file system.

@@ -1,5 +1,5 @@
 //! Finding an engine: what was named, as the docker and podman commands take it, else the usual places.
-use std::{env, io, path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
 use agentkernel_core::{Error, ErrorKind, Result};
 
@@ -7,66 +7,12 @@ use crate::{
     EngineKind, context,
     endpoint::{Endpoint, is_socket, reason, with_tried},
     greeting::greet,
+    surroundings::Surroundings,
 };
 
 /// How long an engine may take to greet. One that is silent is taken for what it was asked to be: commands in its
 /// sandboxes work without it.
 const PATIENCE: Duration = Duration::from_millis(500);
-
-/// What the search depends on, so that it can be tested without touching the process.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Surroundings {
-    pub docker_host: Option<String>,
-    pub docker_context: Option<String>,
-    pub docker_config: Option<PathBuf>,
-    /// `DOCKER_TLS_VERIFY`.
-    pub docker_tls: bool,
-    pub container_host: Option<String>,
-    pub runtime_dir: Option<PathBuf>,
-    pub home: Option<PathBuf>,
-    /// Put before the absolute usual places; empty outside tests.
-    pub root: PathBuf,
-}
-
-impl Surroundings {
-    /// Reads them from this process.
-    pub(crate) fn of_this_process() -> Self {
-        let text = |name| env::var(name).ok().filter(|value| !value.is_empty());
-        let path = |name| text(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        Self {
-            docker_host: text("DOCKER_HOST"),
-            docker_context: text("DOCKER_CONTEXT"),
-            docker_config: path("DOCKER_CONFIG"),
-            docker_tls: text("DOCKER_TLS_VERIFY").is_some(),
-            container_host: text("CONTAINER_HOST"),
-            runtime_dir: path("XDG_RUNTIME_DIR"),
-            home: path("HOME"),
-            root: PathBuf::from("/"),
-        }
-    }
-
-    /// The directory of the docker command's config.
-    pub(crate) fn config_dir(&self) -> Option<PathBuf> {
-        self.docker_config.clone().or_else(|| self.home.as_ref().map(|home| home.join(".docker")))
-    }
-
-    /// The usual places of Docker: rootful, rootless, Desktop, Colima, OrbStack; and of Podman: one's own, then root's.
-    fn usual(&self, wanted: Option<EngineKind>) -> Vec<PathBuf> {
-        let in_home = |path: &str| self.home.as_ref().map(|home| home.join(path));
-        let in_runtime = |path: &str| self.runtime_dir.as_ref().map(|dir| dir.join(path));
-        let docker = [
-            Some(self.root.join("var/run/docker.sock")),
-            in_runtime("docker.sock"),
-            in_home(".docker/run/docker.sock"),
-            in_home(".docker/desktop/docker.sock"),
-            in_home(".colima/default/docker.sock"),
-            in_home(".orbstack/run/docker.sock"),
-        ];
-        let podman = [in_runtime("podman/podman.sock"), Some(self.root.join("run/podman/podman.sock"))];
-        let docker = docker.into_iter().flatten().filter(|_| wanted != Some(EngineKind::Podman));
-        docker.chain(podman.into_iter().flatten().filter(|_| wanted != Some(EngineKind::Docker))).collect()
-    }
-}
 
 /// Finds an engine, of one kind if that is wanted. One that was named is taken even if nobody answers there: then that is
 /// the error, and commands in its sandboxes work without it. Of the usual places the first is taken that accepts a
@@ -82,11 +28,13 @@ pub(crate) async fn find(
     around: &Surroundings,
 ) -> Result<Endpoint> {
     if let Some(address) = explicit {
-        let endpoint = Endpoint::named(address, "the configuration".to_owned())?;
-        return reach(endpoint.plain(around.docker_tls)?, wanted).await;
+        let endpoint = Endpoint::named(address, "the configuration".to_owned(), &around.of_variables())?;
+        return reach(endpoint, wanted).await;
     }
+    // Docker's variables are none of Podman's business.
+    let own = around.security(false, None);
     let of_podman = around.container_host.as_deref();
-    let of_podman = of_podman.map(|address| Endpoint::named(address, "CONTAINER_HOST".to_owned()));
+    let of_podman = of_podman.map(|address| Endpoint::named(address, "CONTAINER_HOST".to_owned(), &own));
     if wanted == Some(EngineKind::Podman) {
         if let Some(endpoint) = of_podman {
             return reach(endpoint?, wanted).await;
@@ -112,9 +60,7 @@ pub(crate) async fn find(
 /// What DOCKER_HOST or the docker command's contexts name.
 fn of_docker(around: &Surroundings) -> Result<Option<Endpoint>> {
     match &around.docker_host {
-        Some(address) => {
-            Endpoint::named(address, "DOCKER_HOST".to_owned())?.plain(around.docker_tls).map(Some)
-        }
+        Some(address) => Endpoint::named(address, "DOCKER_HOST".to_owned(), &around.of_variables()).map(Some),
         None => from_context(around),
     }
 }
@@ -178,12 +124,24 @@ fn from_context(around: &Surroundings) -> Result<Option<Endpoint>> {
             }
         },
     };
-    let address = context::host(&dir, &name).map_err(|source| {
+    let place = context::place(&dir, &name).map_err(|source| {
         failed("the docker context cannot be read", source)
             .with_context("context", &name)
             .with_hint("see `docker context ls`, or set DOCKER_CONTEXT=default")
     })?;
-    Endpoint::named(&address, origin)?.plain(context::has_tls(&dir, &name)).map(Some)
+    let files = context::tls_dir(&dir, &name);
+    let security = around.security(files.is_dir(), Some(files));
+    if place.unverified && !place.address.starts_with("unix://") {
+        let message = "the docker context speaks TLS with whoever answers (SkipTLSVerify)";
+        return Err(Error::new(ErrorKind::InvalidConfig, "find the engine", message)
+            .with_context("context", &name)
+            .with_context("address", &place.address)
+            .with_hint(format!(
+                "give it the engine's authority: docker context update {name} --docker host={},ca=FILE",
+                place.address
+            )));
+    }
+    Endpoint::named(&place.address, origin, &security).map(Some)
 }
 
 fn nothing_answers(
@@ -266,6 +224,9 @@ mod tests {
 
     const DOCKER: Option<EngineKind> = Some(EngineKind::Docker);
     const PODMAN: Option<EngineKind> = Some(EngineKind::Podman);
+    /// What TLS gives where it is not built, or has no files.
+    const NO_TLS: ErrorKind =
+        if cfg!(feature = "tls") { ErrorKind::InvalidConfig } else { ErrorKind::Unsupported };
 
     #[tokio::test]
     async fn what_is_named_comes_before_what_is_found() {
@@ -297,8 +258,10 @@ mod tests {
         let around = Surroundings { docker_host: tcp, docker_tls: true, ..surroundings(dir.path()) };
         for explicit in [None, Some("tcp://127.0.0.1:1")] {
             let error = find(explicit, DOCKER, &around).await.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+            assert_eq!(error.kind(), NO_TLS, "{error:?}");
         }
+        let error = find(Some("https://127.0.0.1:1"), DOCKER, &surroundings(dir.path())).await.unwrap_err();
+        assert_eq!(error.kind(), NO_TLS, "{error:?}");
         // A context with keys, named by its digest.
         let name = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
         let config = dir.path().join("home/.docker");
@@ -310,7 +273,38 @@ mod tests {
         assert!(find(None, DOCKER, &around).await.is_ok());
         fs::create_dir_all(config.join("contexts/tls").join(name).join("docker")).unwrap();
         let error = find(None, DOCKER, &around).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+        assert_eq!(error.kind(), NO_TLS, "{error:?}");
+        // And one that is content with whoever answers.
+        let skip = r#"{"Endpoints":{"docker":{"Host":"tcp://127.0.0.1:1","SkipTLSVerify":true}}}"#;
+        fs::write(meta.join("meta.json"), skip).unwrap();
+        let error = find(None, DOCKER, &around).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error:?}");
+        assert!(error.message().contains("SkipTLSVerify") && error.hint().is_some(), "{error:?}");
+    }
+
+    /// None of them is there, and the error names the one that is missed first.
+    #[cfg(feature = "tls")]
+    #[tokio::test]
+    async fn the_files_of_tls_are_the_callers_then_those_of_whoever_named_the_engine() {
+        use crate::TlsFiles;
+        let dir = tempfile::tempdir().unwrap();
+        let tcp = Some("tcp://127.0.0.1:1".to_owned());
+        let variables = Surroundings { docker_host: tcp, docker_tls: true, ..surroundings(dir.path()) };
+        let of_config = dir.path().join("home/.docker/ca.pem");
+        let mut certs = variables.clone();
+        certs.docker_cert_path = Some("relative".into());
+        let mut callers = certs.clone();
+        callers.tls = Some(TlsFiles::new("/own.pem"));
+        for (around, expected) in
+            [(variables, of_config), (certs, "relative/ca.pem".into()), (callers, "/own.pem".into())]
+        {
+            let error = find(None, DOCKER, &around).await.unwrap_err();
+            let context = error.context();
+            assert!(format!("{context:?}").contains(&format!("\"{}\"", expected.display())), "{context:?}");
+        }
+        let around = Surroundings { tls: Some(TlsFiles::new("/own.pem")), ..surroundings(dir.path()) };
+        assert!(find(Some("tcp://127.0.0.1:1"), DOCKER, &around).await.is_err());
+        assert!(find(Some("unix:///nonexistent/s"), DOCKER, &around).await.is_ok());
     }
 
     #[tokio::test]

@@ -53,6 +53,8 @@ impl Default for Options {
 pub(crate) struct Daemon {
     dir: tempfile::TempDir,
     options: Options,
+    /// The files of TLS on its port, if it has one.
+    tls: Option<PathBuf>,
     /// What its containers' cgroups are below of.
     cgroup: String,
     /// Ends the namespaces with itself.
@@ -91,7 +93,7 @@ impl Daemon {
         let mut line = String::new();
         BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let first = child_of(holder.id());
-        let mut daemon = Self { dir, options, cgroup, holder, first, engine: None };
+        let mut daemon = Self { dir, options, tls: None, cgroup, holder, first, engine: None };
         assert_eq!(line, "ready\n", "the namespaces cannot be made");
         daemon.run();
         let backend = daemon.backend().await;
@@ -114,6 +116,11 @@ impl Daemon {
             .args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent"])
             .arg(format!("/{}", self.cgroup))
             .arg(format!("--live-restore={}", self.options.live_restore));
+        if let Some(files) = &self.tls {
+            let file = |name: &str| files.join(name).display().to_string();
+            command.args(["--host", "tcp://127.0.0.1:2376", "--tlsverify", "--tlscacert", &file("ca.pem")]);
+            command.args(["--tlscert", &file("cert.pem"), "--tlskey", &file("key.pem")]);
+        }
         self.engine = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(60);
         while !self.answers() {
@@ -121,6 +128,21 @@ impl Daemon {
             assert!(ended.is_none() && Instant::now() < deadline, "no engine: {ended:?}\n{}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Lets the next engine listen on port 2376 of its network too, over TLS with the files that are put down.
+    #[cfg(feature = "tls")]
+    pub(crate) fn speak_tls(&mut self, put: impl FnOnce(&Path)) {
+        let files = self.dir.path().join("tls");
+        fs::create_dir(&files).unwrap();
+        put(&files);
+        self.tls = Some(files);
+    }
+
+    /// Returns the network that the engine is in.
+    #[cfg(feature = "tls")]
+    pub(crate) fn network(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.first))
     }
 
     /// Returns a command that runs in the engine's namespaces.

@@ -6,6 +6,9 @@
     clippy::print_stderr,
     reason = "a test says so by failing"
 )]
+#[cfg(feature = "tls")]
+#[path = "../support/authority.rs"]
+mod authority;
 mod daemon;
 mod full;
 #[path = "../support/guest.rs"]
@@ -17,6 +20,8 @@ mod lost;
 mod paused;
 mod quota;
 mod races;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::time::{Duration, Instant};
 
