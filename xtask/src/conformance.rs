@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::{
     machine,
@@ -21,12 +21,32 @@ const BACKENDS: [(&str, &str, &str); 3] = [
     ("podman", "agentkernel-docker", "conformance_podman"),
 ];
 
+/// The same for an engine of this machine behind a port of loopback, as one elsewhere is reached; with the feature that
+/// the test needs.
+const OVER: [(&str, Over, &str, Option<&str>); 3] = [
+    ("docker", Over::Tcp, "conformance_tcp", None),
+    ("docker", Over::Tls, "conformance_tls", Some("tls")),
+    ("podman", Over::Tcp, "conformance_podman_tcp", None),
+];
+
+/// How an engine of this machine is reached as if it were elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Over {
+    /// Plain tcp, for `docker` and `podman`.
+    Tcp,
+    /// TLS, for `docker`.
+    Tls,
+}
+
 /// Which backend, and how the verdict is told.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Only this one; it must then be there.
     #[arg(long)]
     backend: Option<String>,
+    /// Reaches the engine through a port of loopback, as if it were on another machine.
+    #[arg(long, requires = "backend")]
+    over: Option<Over>,
     /// Prints the verdict on stdout as JSON; docs/writing-a-backend.md says what is in it.
     #[arg(long, requires = "backend")]
     json: bool,
@@ -43,7 +63,7 @@ pub(crate) struct Options {
 /// Runs the kit on every backend that is here, for their verdicts.
 pub(crate) fn every_backend(verdicts: &Path) -> Result<()> {
     let verdicts = Some(verdicts.to_owned());
-    conformance(&Options { backend: None, json: false, junit: None, verdicts, filter: None })
+    conformance(&Options { backend: None, over: None, json: false, junit: None, verdicts, filter: None })
 }
 
 pub(crate) fn conformance(options: &Options) -> Result<()> {
@@ -60,9 +80,17 @@ pub(crate) fn conformance(options: &Options) -> Result<()> {
             say(&format!("not run: {name}: {reason}"));
             continue;
         }
+        let (test, feature) = match options.over {
+            None => (test, None),
+            Some(over) => match OVER.iter().find(|row| (row.0, row.1) == (name, over)) {
+                Some((.., test, feature)) => (*test, *feature),
+                None => bail!("{name} is not tested over that"),
+            },
+        };
         // The guest beside the test, so that what is tested is what is in this tree.
         run(&mut cargo(["build", "--quiet", "--package", "agentkernel-guest"]))?;
-        let mut kit = cargo(["test", "--quiet", "--package", package, "--test", test, "--"]);
+        let mut kit = cargo(["test", "--quiet", "--package", package, "--test", test]);
+        kit.args(feature.map(|feature| format!("--features={feature}"))).arg("--");
         kit.args(options.filter.as_deref()).env("AGENTKERNEL_REQUIRE_BACKENDS", name);
         // Absolute: cargo runs a test in the directory of its package.
         if let Some(junit) = &options.junit {

@@ -2,8 +2,8 @@
 use std::{sync::Arc, time::Duration};
 
 use agentkernel_core::{
-    Backend, BackendType, Error, ErrorKind, Filter, Health, HostContext, ImageStore, Reap, Reaped, Result,
-    Sandbox, SandboxInfo, SandboxName, VolumeStore, async_trait,
+    Backend, BackendType, Filter, Health, HostContext, ImageStore, Reap, Reaped, Result, Sandbox,
+    SandboxInfo, SandboxName, VolumeStore, async_trait,
 };
 use agentkernel_host::{GuestProgram, find_guest_for, host_context};
 use bollard::models::SystemInfo;
@@ -136,13 +136,6 @@ impl Shared {
                 let info = self.info(&kernel).await?;
                 let endpoint = self.engine.endpoint();
                 let place = Place::of(&info, &endpoint.address);
-                if place == Place::Elsewhere && endpoint.kind == EngineKind::Podman {
-                    // Nobody has seen yet that its attached stdin ends with the client.
-                    let message = "Podman is used only on this machine's own kernel, behind a unix socket";
-                    return Err(Error::new(ErrorKind::Unsupported, "use the engine", message)
-                        .with_context("address", &endpoint.address)
-                        .with_hint("use Docker there, or Podman's service on this machine"));
-                }
                 Ok(Described { info, place })
             })
             .await

@@ -138,7 +138,13 @@ async fn create_in(
             let paths = Paths::Ours { boot: &boot_path, hosts: &hosts };
             (Meeting::Here(run_dir.bind_boot()?), paths)
         }
-        Place::Elsewhere => (Meeting::Elsewhere, Paths::Volume(GuestVolume::of(guest)?)),
+        Place::Elsewhere => {
+            let volume = GuestVolume::of(guest)?;
+            if shared.engine.kind() == EngineKind::Podman {
+                volume.make(&shared.engine).await?;
+            }
+            (Meeting::Elsewhere, Paths::Volume(volume))
+        }
     };
     let limits = limits::of(shared.engine.endpoint().listener.map(|listener| listener.pid));
     let plan = Plan {

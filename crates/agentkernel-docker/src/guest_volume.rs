@@ -11,7 +11,9 @@ use std::{
 
 use agentkernel_core::{Error, ErrorKind, Liveness, Owner, Result, SandboxConfig, SandboxName};
 use agentkernel_host::{GUEST_BIN_DIR, GuestProgram, StateLabels, liveness};
-use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, MountVolumeOptions};
+use bollard::models::{
+    ContainerCreateBody, HostConfig, Mount, MountType, MountVolumeOptions, Volume, VolumeCreateRequest,
+};
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
@@ -61,11 +63,37 @@ impl GuestVolume {
             read_only: Some(read_only),
             volume_options: Some(MountVolumeOptions {
                 no_copy: Some(true),
-                labels: Some(HashMap::from([(LABEL.to_owned(), self.digest.clone())])),
+                labels: Some(self.labels()),
                 ..Default::default()
             }),
             ..Default::default()
         }
+    }
+
+    /// Makes the volume before the container that mounts it, for Podman, which keeps no labels of a mount's.
+    pub(crate) async fn make(&self, engine: &Engine) -> Result<()> {
+        let request = VolumeCreateRequest {
+            name: Some(self.name.clone()),
+            labels: Some(self.labels()),
+            ..Default::default()
+        };
+        let made = engine.order("put the guest there", engine.docker().create_volume(request)).await;
+        match made {
+            Ok(_) => Ok(()),
+            // Whose one that was there is, `fill` finds out.
+            Err(failure) => match absent_is_none(self.inspect(engine).await)? {
+                Some(_) => Ok(()),
+                None => Err(failure),
+            },
+        }
+    }
+
+    async fn inspect(&self, engine: &Engine) -> Result<Volume> {
+        engine.ask("put the guest there", engine.docker().inspect_volume(&self.name)).await
+    }
+
+    fn labels(&self) -> HashMap<String, String> {
+        HashMap::from([(LABEL.to_owned(), self.digest.clone())])
     }
 
     /// Makes sure that the volume, which a container that was just made of `image` mounts, is ours and whole.
@@ -77,7 +105,7 @@ impl GuestVolume {
         image: &str,
         owner: Owner,
     ) -> Result<()> {
-        let found = engine.ask("put the guest there", engine.docker().inspect_volume(&self.name)).await?;
+        let found = self.inspect(engine).await?;
         if found.labels.get(LABEL) != Some(&self.digest) {
             return Err(Error::new(
                 ErrorKind::Conflict,

@@ -6,6 +6,9 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::request::MAX_LIMIT;
 
+/// What an engine that cannot be seen surely gives: by default no more processes can have a number (`pid_max` of proc(5)).
+const FEW_PROCESSES: u64 = 32_768;
+
 /// The hard limits that a command can have here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
@@ -13,7 +16,8 @@ pub(crate) struct Limits {
     pub processes: u64,
 }
 
-/// Returns the least of ours, of the engine's where its process can be seen, and of [`MAX_LIMIT`].
+/// Returns the least of ours, of the engine's where its process can be seen, and of [`MAX_LIMIT`]; where it cannot, of no
+/// more than [`FEW_PROCESSES`].
 pub(crate) fn of(engine: Option<i32>) -> Limits {
     let theirs = engine.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/limits")).ok());
     let least = |resource, name| {
@@ -21,9 +25,10 @@ pub(crate) fn of(engine: Option<i32>) -> Limits {
         let ours = getrlimit(resource).maximum;
         [ours, theirs].into_iter().flatten().fold(MAX_LIMIT, u64::min)
     };
+    let processes = least(Resource::Nproc, "Max processes");
     Limits {
         open_files: least(Resource::Nofile, "Max open files"),
-        processes: least(Resource::Nproc, "Max processes"),
+        processes: if theirs.is_some() { processes } else { processes.min(FEW_PROCESSES) },
     }
 }
 
@@ -48,9 +53,10 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_cannot_be_seen_has_our_limits() {
+    fn an_engine_that_cannot_be_seen_has_our_limits_and_few_processes() {
         let pid = i32::try_from(std::process::id()).unwrap();
-        assert_eq!(of(None), of(Some(pid)));
+        let ours = of(Some(pid));
+        assert_eq!(of(None), Limits { processes: ours.processes.min(FEW_PROCESSES), ..ours });
         assert_eq!(of(None), of(Some(i32::MAX)));
     }
 }

@@ -44,11 +44,10 @@ pub(crate) fn made(body: &ContainerCreateBody, found: &ContainerInspectResponse)
     all.compare("disk_mb", &disk(asked), &disk(host));
     all.compare("read_only", &asked.readonly_rootfs.unwrap_or(false), &host.readonly_rootfs.unwrap_or(false));
     all.compare("network", &asked.network_mode, &host.network_mode);
-    all.compare(
-        "network",
-        &body.network_disabled.unwrap_or(false),
-        &config.network_disabled.unwrap_or(false),
-    );
+    // Podman does not keep it, and has it derived from the mode: more than was asked for is no weakness.
+    if body.network_disabled == Some(true) {
+        all.compare("network", &true, &config.network_disabled.unwrap_or(false));
+    }
     let none = |map: &Option<_>| map.as_ref().is_none_or(bollard::models::PortMap::is_empty);
     all.compare("network", &true, &none(&host.port_bindings));
     all.compare("cap_add", &capabilities(asked.cap_drop.as_ref()), &capabilities(host.cap_drop.as_ref()));

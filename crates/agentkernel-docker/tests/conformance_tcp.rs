@@ -14,7 +14,7 @@ use agentkernel_conformance::Kit;
 use agentkernel_core::Backend;
 use agentkernel_docker::{DockerBackend, EngineKind};
 
-static FRONT: LazyLock<String> = LazyLock::new(front::front);
+static FRONT: LazyLock<String> = LazyLock::new(|| front::front(EngineKind::Docker));
 
 fn main() -> ExitCode {
     let kit = Kit::new("docker", || async {

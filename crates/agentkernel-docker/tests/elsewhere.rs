@@ -2,18 +2,13 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic,
     clippy::print_stderr,
     reason = "a test says so by failing"
 )]
-#[path = "support/docker_command.rs"]
-mod docker_command;
 #[path = "support/front.rs"]
 mod front;
 #[path = "support/guest.rs"]
 mod guest;
-#[path = "support/real.rs"]
-mod real;
 
 use std::{
     io::{BufRead, BufReader},
@@ -27,24 +22,74 @@ use agentkernel_core::{
     Backend, Capability, ErrorKind, ExecEvent, ExecOptions, ExecSpec, Lifetime, Mount, Sandbox,
     SandboxConfig, SandboxExt, SandboxName, State, WriteOptions,
 };
-use agentkernel_docker::DockerBackend;
-use docker_command::docker;
-use real::{engine, name, sandbox};
+use agentkernel_docker::{DockerBackend, EngineKind};
 
 /// What another process of this test program is to do, with its sandbox and the engine's address.
 const ROLE: &str = "AGENTKERNEL_TEST_ROLE";
 const NAME: &str = "AGENTKERNEL_TEST_NAME";
 const ADDRESS: &str = "AGENTKERNEL_TEST_ADDRESS";
 
+/// Each rule, on Docker and on Podman.
+macro_rules! on_both {
+    ($($rule:ident)*) => {
+        mod docker {
+            $(#[tokio::test]
+            async fn $rule() {
+                super::$rule(super::EngineKind::Docker).await;
+            })*
+        }
+        mod podman {
+            $(#[tokio::test]
+            async fn $rule() {
+                super::$rule(super::EngineKind::Podman).await;
+            })*
+        }
+    };
+}
+
+on_both! {
+    a_client_that_is_killed_takes_its_commands_along_and_disturbs_no_other
+    an_owned_sandbox_is_gone_when_its_owner_is_killed_and_its_clients_with_it
+    the_owners_connection_is_no_lease_and_the_drop_of_the_owner_ends_it
+    a_detached_sandbox_outlives_its_maker_and_can_be_started_again
+    a_path_of_this_machine_is_refused_by_its_field
+    the_volume_of_the_guest_is_read_only_inside_and_no_volume_of_the_callers
+    without_the_key_nobody_gets_in_and_it_is_in_nothing_that_is_shown
+    a_command_that_knocks_gets_nothing_and_holds_up_nobody
+    a_command_that_would_hang_the_engine_at_the_next_client_is_told
+}
+
 async fn connect(address: &str) -> Arc<DockerBackend> {
     DockerBackend::connect(guest::config().with_endpoint(address)).await.unwrap()
 }
 
-/// The engine, behind tcp; `None` if there is none.
-async fn elsewhere() -> Option<(Arc<DockerBackend>, String)> {
-    engine().await?;
-    let address = front::front();
+/// The engine, behind tcp; `None` with a printed reason if there is none and none is required.
+async fn elsewhere(kind: EngineKind) -> Option<(Arc<DockerBackend>, String)> {
+    let required = std::env::var("AGENTKERNEL_REQUIRE_BACKENDS")
+        .is_ok_and(|names| names.split(',').any(|name| name.trim() == command(kind)));
+    let reached = async { DockerBackend::connect(guest::config().with_kind(kind)).await?.health().await };
+    if let Err(error) = reached.await {
+        assert!(!required, "{kind:?} is required: {error:?}");
+        eprintln!("skipped: {error}");
+        return None;
+    }
+    let address = front::front(kind);
     Some((connect(&address).await, address))
+}
+
+fn command(kind: EngineKind) -> &'static str {
+    match kind {
+        EngineKind::Podman => "podman",
+        _ => "docker",
+    }
+}
+
+fn name(prefix: &str) -> SandboxName {
+    format!("{prefix}-{}", std::process::id()).parse().unwrap()
+}
+
+fn sandbox() -> SandboxConfig {
+    SandboxConfig::new("agentkernel-test")
 }
 
 fn detached() -> SandboxConfig {
@@ -54,7 +99,9 @@ fn detached() -> SandboxConfig {
 }
 
 /// Starts this test again in a process of its own, and waits until it says `ready`.
-fn another(test: &str, role: &str, one: &SandboxName, address: &str) -> std::process::Child {
+fn another(role: &str, one: &SandboxName, address: &str) -> std::process::Child {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env(ROLE, role)
@@ -95,17 +142,15 @@ fn script(text: &str) -> ExecSpec {
     ExecSpec::new(["sh", "-c", text], ExecOptions::default()).unwrap()
 }
 
-#[tokio::test]
-async fn a_client_that_is_killed_takes_its_commands_along_and_disturbs_no_other() {
+async fn a_client_that_is_killed_takes_its_commands_along_and_disturbs_no_other(kind: EngineKind) {
     if let Some((_, one)) = role().await {
         let _session = one.spawn(&script("echo $$ >/tmp/other; exec sleep 1000")).await.unwrap();
         ready().await;
     }
-    let Some((backend, address)) = elsewhere().await else { return };
+    let Some((backend, address)) = elsewhere(kind).await else { return };
     let one = backend.sandbox(name("two-clients"));
     one.start(&detached()).await.unwrap();
-    let test = "a_client_that_is_killed_takes_its_commands_along_and_disturbs_no_other";
-    let mut other = another(test, "client", one.name(), &address);
+    let mut other = another("client", one.name(), &address);
     // Writes and is read all the while.
     let count = "i=0; while [ $i -lt 40 ]; do echo $i; i=$((i+1)); sleep 0.05; done; exit 7";
     let mut session = one.spawn(&script(count)).await.unwrap();
@@ -121,16 +166,14 @@ async fn a_client_that_is_killed_takes_its_commands_along_and_disturbs_no_other(
     one.remove().await.unwrap();
 }
 
-#[tokio::test]
-async fn an_owned_sandbox_is_gone_when_its_owner_is_killed_and_its_clients_with_it() {
+async fn an_owned_sandbox_is_gone_when_its_owner_is_killed_and_its_clients_with_it(kind: EngineKind) {
     if let Some((_, one)) = role().await {
         one.start(&sandbox()).await.unwrap();
         ready().await;
     }
-    let Some((backend, address)) = elsewhere().await else { return };
+    let Some((backend, address)) = elsewhere(kind).await else { return };
     let one = backend.sandbox(name("owned"));
-    let test = "an_owned_sandbox_is_gone_when_its_owner_is_killed_and_its_clients_with_it";
-    let mut owner = another(test, "owner", one.name(), &address);
+    let mut owner = another("owner", one.name(), &address);
     assert_eq!(one.exec(&["echo", "here"]).await.unwrap().stdout, "here\n");
     owner.kill().unwrap();
     owner.wait().unwrap();
@@ -142,9 +185,8 @@ async fn an_owned_sandbox_is_gone_when_its_owner_is_killed_and_its_clients_with_
     assert_eq!(one.exec(&["true"]).await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
-#[tokio::test]
-async fn the_owners_connection_is_no_lease_and_the_drop_of_the_owner_ends_it() {
-    let Some((backend, _)) = elsewhere().await else { return };
+async fn the_owners_connection_is_no_lease_and_the_drop_of_the_owner_ends_it(kind: EngineKind) {
+    let Some((backend, _)) = elsewhere(kind).await else { return };
     let one = backend.sandbox(name("dropped"));
     one.start(&sandbox()).await.unwrap();
     let reference = backend.sandbox(one.name().clone());
@@ -157,9 +199,8 @@ async fn the_owners_connection_is_no_lease_and_the_drop_of_the_owner_ends_it() {
     .await;
 }
 
-#[tokio::test]
-async fn a_detached_sandbox_outlives_its_maker_and_can_be_started_again() {
-    let Some((backend, address)) = elsewhere().await else { return };
+async fn a_detached_sandbox_outlives_its_maker_and_can_be_started_again(kind: EngineKind) {
+    let Some((backend, address)) = elsewhere(kind).await else { return };
     let one = backend.sandbox(name("again"));
     one.start(&detached()).await.unwrap();
     one.write_file("/tmp/kept", b"kept").await.unwrap();
@@ -174,9 +215,8 @@ async fn a_detached_sandbox_outlives_its_maker_and_can_be_started_again() {
     one.remove().await.unwrap();
 }
 
-#[tokio::test]
-async fn a_path_of_this_machine_is_refused_by_its_field() {
-    let Some((backend, _)) = elsewhere().await else { return };
+async fn a_path_of_this_machine_is_refused_by_its_field(kind: EngineKind) {
+    let Some((backend, _)) = elsewhere(kind).await else { return };
     assert!(!backend.health().await.unwrap().capabilities.has(Capability::BindMount));
     let one = backend.sandbox(name("mounts"));
     let mut config = sandbox();
@@ -186,9 +226,8 @@ async fn a_path_of_this_machine_is_refused_by_its_field() {
     assert!(format!("{refused} {:?}", refused.context()).contains("mounts"), "{refused:?}");
 }
 
-#[tokio::test]
-async fn the_volume_of_the_guest_is_read_only_inside_and_no_volume_of_the_callers() {
-    let Some((backend, _)) = elsewhere().await else { return };
+async fn the_volume_of_the_guest_is_read_only_inside_and_no_volume_of_the_callers(kind: EngineKind) {
+    let Some((backend, _)) = elsewhere(kind).await else { return };
     let one = backend.sandbox(name("volume"));
     one.start(&sandbox()).await.unwrap();
     let touched = one.exec(&["touch", "/.agentkernel/bin/x"]).await.unwrap();
@@ -205,15 +244,17 @@ fn key_file(one: &SandboxName) -> PathBuf {
     links.find(|link| link.exists()).expect("run this as root").join("key")
 }
 
-#[tokio::test]
-async fn without_the_key_nobody_gets_in_and_it_is_in_nothing_that_is_shown() {
-    let Some((backend, address)) = elsewhere().await else { return };
+async fn without_the_key_nobody_gets_in_and_it_is_in_nothing_that_is_shown(kind: EngineKind) {
+    let Some((backend, address)) = elsewhere(kind).await else { return };
     let one = backend.sandbox(name("key"));
     one.start(&detached()).await.unwrap();
     let file = key_file(one.name());
     let key = std::fs::read(&file).unwrap();
     let hex = key.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let shown = docker(&["inspect", &format!("agentkernel-{}", one.name())]).unwrap();
+    let shown =
+        Command::new(command(kind)).args(["inspect", &format!("agentkernel-{}", one.name())]).output();
+    let shown = String::from_utf8(shown.unwrap().stdout).unwrap();
+    assert!(shown.contains(&**one.name()), "{shown}");
     assert!(!shown.contains(&hex[..16]), "{shown}");
 
     std::fs::write(&file, [0; 32]).unwrap();
@@ -228,9 +269,8 @@ async fn without_the_key_nobody_gets_in_and_it_is_in_nothing_that_is_shown() {
     one.remove().await.unwrap();
 }
 
-#[tokio::test]
-async fn a_command_that_knocks_gets_nothing_and_holds_up_nobody() {
-    let Some((backend, address)) = elsewhere().await else { return };
+async fn a_command_that_knocks_gets_nothing_and_holds_up_nobody(kind: EngineKind) {
+    let Some((backend, address)) = elsewhere(kind).await else { return };
     let one = backend.sandbox(name("knock"));
     let mut config = detached();
     config.user = Some("0:0".into());
@@ -253,9 +293,8 @@ async fn a_command_that_knocks_gets_nothing_and_holds_up_nobody() {
 }
 
 /// To start a relay the engine looks up its user: on a FIFO it would wait for ever.
-#[tokio::test]
-async fn a_command_that_would_hang_the_engine_at_the_next_client_is_told() {
-    let Some((backend, address)) = elsewhere().await else { return };
+async fn a_command_that_would_hang_the_engine_at_the_next_client_is_told(kind: EngineKind) {
+    let Some((backend, address)) = elsewhere(kind).await else { return };
     let one = backend.sandbox(name("fifo"));
     let mut config = detached();
     config.user = Some("0:0".into());

@@ -6,16 +6,19 @@ use std::{
     thread,
 };
 
-/// The engine's socket.
-const SOCKET: &str = "/var/run/docker.sock";
+use agentkernel_docker::EngineKind;
 
 /// Listens until the process ends; returns the address.
-pub(crate) fn front() -> String {
+pub(crate) fn front(engine: EngineKind) -> String {
+    let socket = match engine {
+        EngineKind::Podman => "/run/podman/podman.sock",
+        _ => "/var/run/docker.sock",
+    };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("tcp://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let Ok(engine) = UnixStream::connect(SOCKET) else { continue };
+            let Ok(engine) = UnixStream::connect(socket) else { continue };
             let (from, to) = (stream.try_clone().unwrap(), engine.try_clone().unwrap());
             thread::spawn(move || inwards(from, to));
             thread::spawn(move || outwards(engine, stream));
