@@ -3,7 +3,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use agentkernel_core::{
     Capability, Cpus, ExecId, ImageRef, Isolation, LinuxCapability, Mount, Network, PortMapping, Profile,
-    PullPolicy, SandboxName, Tmpfs, User, Volume,
+    PullPolicy, SandboxName, Signal, Tmpfs, User, Volume, VolumeName,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -42,6 +42,8 @@ pub(crate) enum Verb {
     Start(NameArgs),
     /// Stop sandboxes: politely, then by force
     Stop(StopArgs),
+    /// Stop sandboxes and boot them again
+    Restart(StopArgs),
     /// Remove sandboxes and what is in them
     #[command(visible_alias = "rm")]
     Remove(RemoveArgs),
@@ -54,12 +56,183 @@ pub(crate) enum Verb {
     Exec(ExecArgs),
     /// Join a detached command
     Attach(AttachArgs),
+    /// List the commands of a sandbox
+    Ps(NameArgs),
+    /// Send a signal to a command and all that it started
+    Kill(KillArgs),
+    /// Show the output of what runs detached
+    Logs(LogsArgs),
+    /// Show what sandboxes use
+    Stats(StatsArgs),
+    /// Show where the ports of a sandbox are published
+    Ports(NameArgs),
     /// Copy files and directories in or out
     Cp(CpArgs),
+    /// Keep the files of sandboxes, and make sandboxes of them
+    #[command(subcommand)]
+    Snapshot(SnapshotVerb),
+    /// Look after images
+    #[command(subcommand)]
+    Image(ImageVerb),
+    /// Look after volumes
+    #[command(subcommand)]
+    Volume(VolumeVerb),
     /// Remove sandboxes whose owner is gone or whose deadline passed
     Gc(GcArgs),
     /// Show the backends of this program and what they can do here
     Backends,
+    /// Say what works on this machine, what does not, and what would help
+    Doctor,
+    /// Print the script with which a shell completes commands, flags and names
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write all of them
+    Man(ManArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotVerb {
+    /// Keep a sandbox's files and config
+    Take(SnapshotTakeArgs),
+    /// List snapshots
+    #[command(visible_alias = "ls")]
+    List,
+    /// Make and boot a sandbox of a snapshot, with the config that it had
+    Restore(SnapshotRestoreArgs),
+    /// Remove snapshots
+    #[command(visible_alias = "rm")]
+    Remove(SnapshotRemoveArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotTakeArgs {
+    /// Name of the sandbox
+    #[arg(value_parser = checked::<SandboxName>)]
+    pub(crate) name: SandboxName,
+    /// Name of the snapshot; by default the sandbox's
+    #[arg(value_parser = checked::<SandboxName>)]
+    pub(crate) snapshot: Option<SandboxName>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotRestoreArgs {
+    /// Name of the snapshot
+    #[arg(value_parser = checked::<SandboxName>)]
+    pub(crate) snapshot: SandboxName,
+    /// Name of the new sandbox; by default the snapshot's
+    #[arg(value_parser = checked::<SandboxName>)]
+    pub(crate) name: Option<SandboxName>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotRemoveArgs {
+    /// Names of the snapshots
+    #[arg(required = true, value_name = "SNAPSHOT", value_parser = checked::<SandboxName>)]
+    pub(crate) snapshots: Vec<SandboxName>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageVerb {
+    /// List images
+    #[command(visible_alias = "ls")]
+    List,
+    /// Fetch images from their registries
+    Pull(ImagesArgs),
+    /// Make an image of an archive, of `docker save` or of a root file system
+    Import(ImageImportArgs),
+    /// Remove images' names, and the images with their last one
+    #[command(visible_alias = "rm")]
+    Remove(ImagesArgs),
+    /// Remove what was imported or kept here and has lost its name
+    Prune,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    /// Names of the images
+    #[arg(required = true, value_name = "IMAGE", value_parser = checked::<ImageRef>)]
+    pub(crate) images: Vec<ImageRef>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageImportArgs {
+    /// The archive, or `-` for stdin
+    pub(crate) archive: PathBuf,
+    /// Name of the image
+    #[arg(value_parser = checked::<ImageRef>)]
+    pub(crate) image: ImageRef,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VolumeVerb {
+    /// List volumes
+    #[command(visible_alias = "ls")]
+    List,
+    /// Remove volumes and what is in them
+    #[command(visible_alias = "rm")]
+    Remove(VolumesArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VolumesArgs {
+    /// Names of the volumes
+    #[arg(required = true, value_name = "VOLUME", value_parser = checked::<VolumeName>)]
+    pub(crate) volumes: Vec<VolumeName>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KillArgs {
+    /// Name of the sandbox
+    #[arg(value_parser = checked::<SandboxName>)]
+    pub(crate) name: SandboxName,
+    /// Id of the command, as `ps` shows it
+    #[arg(value_parser = checked::<ExecId>)]
+    pub(crate) id: ExecId,
+    /// The signal, by name or number
+    #[arg(short, long, default_value = "KILL", value_parser = checked::<Signal>)]
+    pub(crate) signal: Signal,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// Name of the sandbox
+    #[arg(value_parser = checked::<SandboxName>)]
+    pub(crate) name: SandboxName,
+    /// Id of a command, as `ps` shows it; by default what `run --detach` began
+    #[arg(value_parser = checked::<ExecId>)]
+    pub(crate) id: Option<ExecId>,
+    /// Go on with what comes
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Begin with at most so many of the last lines of each stream
+    #[arg(long, value_name = "LINES")]
+    pub(crate) tail: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// Names of the sandboxes; by default all that run
+    #[arg(value_name = "NAME", value_parser = checked::<SandboxName>)]
+    pub(crate) names: Vec<SandboxName>,
+    /// Only those with this label; all of several
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label, conflicts_with = "names")]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Show it again every second, until interrupted
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_parser = ["bash", "elvish", "fish", "powershell", "zsh"])]
+    pub(crate) shell: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Write a page for each verb into this directory
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

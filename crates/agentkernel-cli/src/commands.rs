@@ -1,18 +1,32 @@
 //! One verb per file; here they are called, and what they return is rendered.
 mod attach;
 mod backends;
+mod completions;
 mod cp;
 mod create;
+mod doctor;
 mod exec;
 mod gc;
+mod image;
 mod inspect;
+mod kill;
 mod list;
+mod logs;
+mod man;
+mod ports;
+mod ps;
 mod remove;
+mod restart;
 mod run;
+mod snapshot;
 mod start;
+mod stats;
 mod stop;
+mod volume;
 
 use agentkernel_core::{ErrorKind, Result, Signal};
+
+pub(crate) use completions::VARIABLE as COMPLETE;
 
 use crate::{
     args::{Cli, Verb},
@@ -65,27 +79,47 @@ pub(crate) async fn dispatch(cli: &Cli) -> i32 {
 }
 
 async fn call(cli: &Cli) -> Result<Outcome> {
+    match &cli.verb {
+        Verb::Completions(args) => return completions::completions(args),
+        Verb::Man(args) => return man::man(args),
+        _ => {}
+    }
     let context = Context::new(&cli.global)?;
     let mut signals = Signals::install()?;
-    // These three pass signals on to their command; the others end at once and undo what is half done.
+    // Those that are not here see to signals themselves; the others end at once and undo what is half done.
     let work = async {
         match &cli.verb {
             Verb::Create(args) => create::create(&context, args).await,
             Verb::Start(args) => start::start(&context, args).await,
             Verb::Stop(args) => stop::stop(&context, args).await,
+            Verb::Restart(args) => restart::restart(&context, args).await,
             Verb::Remove(args) => remove::remove(&context, args).await,
             Verb::List(args) => list::list(&context, args).await,
             Verb::Inspect(args) => inspect::inspect(&context, args).await,
+            Verb::Ps(args) => ps::ps(&context, args).await,
+            Verb::Kill(args) => kill::kill(&context, args).await,
+            Verb::Stats(args) => stats::stats(&context, args).await,
+            Verb::Ports(args) => ports::ports(&context, args).await,
             Verb::Cp(args) => cp::cp(&context, args).await,
+            Verb::Snapshot(verb) => snapshot::snapshot(&context, verb).await,
+            Verb::Image(verb) => image::image(&context, verb).await,
+            Verb::Volume(verb) => volume::volume(&context, verb).await,
             Verb::Gc(args) => gc::gc(&context, args).await,
             Verb::Backends => backends::backends(&context).await,
-            Verb::Run(_) | Verb::Exec(_) | Verb::Attach(_) => Ok(Outcome::Code(0)),
+            Verb::Doctor => doctor::doctor(&context).await,
+            Verb::Run(_)
+            | Verb::Exec(_)
+            | Verb::Attach(_)
+            | Verb::Logs(_)
+            | Verb::Completions(_)
+            | Verb::Man(_) => Ok(Outcome::Code(0)),
         }
     };
     match &cli.verb {
         Verb::Run(args) => run::run(&context, args, &mut signals).await,
         Verb::Exec(args) => exec::exec(&context, args, &mut signals).await,
         Verb::Attach(args) => attach::attach(&context, args, &mut signals).await,
+        Verb::Logs(args) => logs::logs(&context, args, &mut signals).await,
         _ => signals.race(work).await.unwrap_or_else(|signal| Ok(ended_by(signal))),
     }
 }

@@ -18,11 +18,12 @@ mod values;
 use std::{io, process};
 
 use agentkernel_core::{Error, ErrorKind};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 fn main() {
     #[cfg(target_os = "linux")]
     enter_guest();
+    clap_complete::CompleteEnv::with_factory(args::Cli::command).var(commands::COMPLETE).complete();
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => process::exit(usage(&error)),

@@ -1,16 +1,24 @@
 //! What verbs return, rendered for people or as JSON. stdout is data, and nothing else comes here.
+mod diagnosis;
+mod stored;
+mod usage;
+
 use std::{
     io::{self, Write},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use agentkernel_core::{
-    BackendType, Bytes, Capabilities, CommandInfo, Error, ExecOutput, ExitStatus, Health, Reap, Reaped,
-    Result, SandboxInfo,
+    BackendType, Bytes, Capabilities, CommandInfo, Error, ExecEvent, ExecOutput, ExitStatus, Health,
+    ImageInfo, PortMapping, Pruned, Reap, Reaped, Result, SandboxInfo, VolumeName,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Map, Value, json};
+
+pub(crate) use diagnosis::Diagnosis;
+pub(crate) use stored::Snapshot;
+pub(crate) use usage::{Usage, clear};
 
 use crate::report::printable;
 
@@ -21,11 +29,21 @@ pub(crate) enum View {
     Sandboxes(Vec<SandboxInfo>),
     Sandbox(Box<SandboxInfo>, Vec<CommandInfo>),
     Command(ExecOutput),
+    Commands(Vec<CommandInfo>),
+    Usage(Vec<Usage>),
+    Ports(Vec<PortMapping>),
+    Snapshots(Vec<Snapshot>),
+    Images(Vec<(BackendType, ImageInfo)>),
+    Volumes(Vec<(BackendType, VolumeName)>),
+    Pruned(Pruned),
+    Diagnosis(Diagnosis),
     Reaped(Vec<Reaped>, Reap),
     Backends(Vec<BackendRow>),
     /// What `cp` left out, each with the reason.
     Skipped(Vec<(String, &'static str)>),
 }
+
+const COMMANDS: [&str; 4] = ["COMMAND", "STATE", "AGE", "ARGUMENTS"];
 
 /// A backend and what became of asking it.
 #[derive(Debug)]
@@ -84,11 +102,19 @@ fn human(view: &View) -> String {
             );
             if !commands.is_empty() {
                 text += "\n";
-                text += &table(&["COMMAND", "STATE", "AGE", "ARGUMENTS"], commands.iter().map(command_row));
+                text += &table(&COMMANDS, commands.iter().map(command_row));
             }
             text
         }
         View::Command(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        View::Commands(commands) => table(&COMMANDS, commands.iter().map(command_row)),
+        View::Usage(usage) => usage::human(usage),
+        View::Ports(ports) => ports.iter().map(|port| format!("{port}\n")).collect(),
+        View::Snapshots(snapshots) => stored::snapshots(snapshots),
+        View::Images(images) => stored::images(images),
+        View::Volumes(volumes) => stored::volumes(volumes),
+        View::Pruned(pruned) => stored::pruned(pruned),
+        View::Diagnosis(diagnosis) => diagnosis::human(diagnosis),
         View::Reaped(reaped, plan) => table(
             &["NAME", "WHY", "OUTCOME"],
             reaped.iter().map(|one| vec![one.name.to_string(), word(&json!(one.why)), outcome(one, *plan)]),
@@ -132,6 +158,14 @@ fn json(view: &View) -> Value {
             object
         }
         View::Command(output) => command_output(output),
+        View::Commands(commands) => commands.iter().map(command_object).collect(),
+        View::Usage(usage) => usage.iter().map(usage::object).collect(),
+        View::Ports(ports) => json!(ports),
+        View::Snapshots(snapshots) => snapshots.iter().map(stored::snapshot_object).collect(),
+        View::Images(images) => images.iter().map(stored::image_object).collect(),
+        View::Volumes(volumes) => volumes.iter().map(stored::volume_object).collect(),
+        View::Pruned(pruned) => json!(pruned),
+        View::Diagnosis(diagnosis) => diagnosis::object(diagnosis),
         View::Reaped(reaped, plan) => reaped
             .iter()
             .map(
@@ -166,24 +200,51 @@ fn backend_object(row: &BackendRow) -> Value {
 
 /// One object for the end of a command: text where the bytes are text, base64 where they are not.
 fn command_output(output: &ExecOutput) -> Value {
-    let signal = match output.status {
+    let mut object = status_object(output.status);
+    object["truncated"] = json!(output.truncated);
+    for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
+        put_bytes(&mut object, name, bytes);
+    }
+    object
+}
+
+fn status_object(status: ExitStatus) -> Value {
+    let signal = match status {
         ExitStatus::Signal(signal) => Some(signal.to_string()),
         _ => None,
     };
-    let mut object = json!({
-        "exit_code": output.status.code(),
+    json!({
+        "exit_code": status.code(),
         "signal": signal,
-        "timed_out": output.status == ExitStatus::TimedOut,
-        "out_of_memory": output.status == ExitStatus::OutOfMemory,
-        "truncated": output.truncated,
-    });
-    for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
-        match str::from_utf8(bytes) {
-            Ok(text) => object[name] = json!(text),
-            Err(_) => object[format!("{name}_base64")] = json!(BASE64_STANDARD.encode(bytes)),
-        }
+        "timed_out": status == ExitStatus::TimedOut,
+        "out_of_memory": status == ExitStatus::OutOfMemory,
+    })
+}
+
+/// Puts bytes in under a name: as text, or with `_base64` behind the name where they are none.
+fn put_bytes(object: &mut Value, name: &str, bytes: &[u8]) {
+    match str::from_utf8(bytes) {
+        Ok(text) => object[name] = json!(text),
+        Err(_) => object[format!("{name}_base64")] = json!(BASE64_STANDARD.encode(bytes)),
     }
-    object
+}
+
+/// One line of JSON for what a command did; none for what programs need not know.
+pub(crate) fn event_line(event: &ExecEvent) -> Option<String> {
+    let mut object = json!({});
+    match event {
+        ExecEvent::Stdout(bytes) => {
+            object["stream"] = json!("stdout");
+            put_bytes(&mut object, "data", bytes);
+        }
+        ExecEvent::Stderr(bytes) => {
+            object["stream"] = json!("stderr");
+            put_bytes(&mut object, "data", bytes);
+        }
+        ExecEvent::Exited(status) => object = status_object(*status),
+        _ => return None,
+    }
+    Some(format!("{object}\n"))
 }
 
 fn command_object(command: &CommandInfo) -> Value {
@@ -248,6 +309,11 @@ fn is_empty(value: &Value) -> bool {
         Value::Object(fields) => fields.is_empty(),
         Value::Bool(_) | Value::Number(_) => false,
     }
+}
+
+/// A number of bytes in its largest unit of 1024.
+fn bytes(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
 }
 
 fn age(created: u64) -> String {

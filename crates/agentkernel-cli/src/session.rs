@@ -2,13 +2,15 @@
 use std::{io, sync::Arc, time::Duration};
 
 use agentkernel_core::{
-    Bytes, Error, ErrorKind, ExecControl, ExecEvent, ExecId, ExecOutput, ExecSession, ExitStatus, Result,
-    Signal,
+    Bytes, Error, ErrorKind, Events, ExecControl, ExecEvent, ExecId, ExecOutput, ExecSession, ExitStatus,
+    Result, Signal,
 };
 use bytes::BytesMut;
+use futures_util::StreamExt;
 use tokio::{sync::Notify, time::timeout};
 
 use crate::{
+    output,
     signals::{Act, Signals},
     sink::{Sink, To},
     stdin, terminal,
@@ -61,6 +63,42 @@ pub(crate) async fn join(mut session: ExecSession, join: Join, signals: &mut Sig
                 Err(Failure::Output(error)) => return output_failed(error),
             },
         }
+    }
+}
+
+/// Prints what a command did, each part in its stream, or all of it as lines of JSON.
+pub(crate) async fn print(
+    mut events: Events<ExecEvent>,
+    as_json: bool,
+    signals: &mut Signals,
+) -> Result<End> {
+    let mut sink = Sink::start(vec![To::Stdout, To::Stderr]).map_err(no_thread)?;
+    let printed = async {
+        loop {
+            match sink.ready().await {
+                Ok(()) => {}
+                Err(error) => return output_failed(error),
+            }
+            let Some(event) = events.next().await.transpose()? else { break };
+            match event {
+                event if as_json => {
+                    if let Some(line) = output::event_line(&event) {
+                        sink.put(0, line.into());
+                    }
+                }
+                ExecEvent::Stdout(bytes) => sink.put(0, bytes),
+                ExecEvent::Stderr(bytes) => sink.put(1, bytes),
+                _ => {}
+            }
+        }
+        match sink.finish().await {
+            Ok(()) => Ok(End::Exited(ExitStatus::Code(0))),
+            Err(error) => output_failed(error),
+        }
+    };
+    match signals.race(printed).await {
+        Ok(end) => end,
+        Err(signal) => Ok(End::Signaled(signal)),
     }
 }
 

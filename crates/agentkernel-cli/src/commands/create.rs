@@ -5,7 +5,8 @@ use std::{
 };
 
 use agentkernel_core::{
-    Backend, Error, ErrorKind, ImageRef, Lifetime, Progress, PullPolicy, Result, SandboxConfig, SandboxExt,
+    Backend, Error, ErrorKind, ImageRef, ImageStore, Lifetime, Progress, PullPolicy, Result, SandboxConfig,
+    SandboxExt,
 };
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -38,12 +39,24 @@ pub(super) async fn pull_visibly(backend: &dyn Backend, config: &mut SandboxConf
     if is_quiet || (config.pull == PullPolicy::Missing && images.inspect(&image).await?.is_some()) {
         return Ok(());
     }
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {bytes} / {total_bytes}") {
+    pull(images, &image).await?;
+    // What is here now is what was asked for.
+    config.pull = PullPolicy::Missing;
+    Ok(())
+}
+
+/// Pulls an image, with a progress bar on a terminal.
+pub(super) async fn pull(images: &dyn ImageStore, image: &ImageRef) -> Result<()> {
+    let bar = match io::stderr().is_terminal() {
+        true => ProgressBar::new_spinner(),
+        false => ProgressBar::hidden(),
+    };
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {bytes} / {total_bytes} {bytes_per_sec}")
+    {
         bar.set_style(style);
     }
     bar.set_message(format!("pulling {image}"));
-    let mut events = pin!(images.pull(&image).await?);
+    let mut events = pin!(images.pull(image).await?);
     while let Some(event) = events.next().await {
         if let Progress::Bytes { done, total } = event? {
             if let Some(total) = total {
@@ -53,7 +66,5 @@ pub(super) async fn pull_visibly(backend: &dyn Backend, config: &mut SandboxConf
         }
     }
     bar.finish_and_clear();
-    // What is here now is what was asked for.
-    config.pull = PullPolicy::Missing;
     Ok(())
 }
