@@ -131,7 +131,7 @@ pub(crate) async fn sh(sandbox: &Arc<dyn Sandbox>, text: &str) -> String {
 
 /// Returns the kind of the error that starting the command gives.
 pub(crate) async fn refusal(sandbox: &Arc<dyn Sandbox>, spec: &ExecSpec) -> ErrorKind {
-    sandbox.spawn(spec).await.expect_err("the command is refused").kind()
+    sandbox.spawn(spec).await.expect_err("the command was accepted, not refused").kind()
 }
 
 /// Reads events until stdout has `text`, and returns what stdout has by then.

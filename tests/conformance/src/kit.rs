@@ -22,6 +22,7 @@ use crate::{
     rule::{self, Rule},
     trial,
     verdict::Trial,
+    watch::Watch,
 };
 
 /// The image that trials run in unless told otherwise.
@@ -31,6 +32,8 @@ pub const TRIAL_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long connecting and asking for health can take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(60);
+/// How long after that, and its cleanup, a trial counts as one that blocks the runtime.
+const BLOCKED: Duration = Duration::from_secs(30);
 /// Names, with commas, of the backends that may not be skipped.
 const REQUIRED: &str = "AGENTKERNEL_REQUIRE_BACKENDS";
 
@@ -158,11 +161,15 @@ impl Kit {
         arguments.test_threads.get_or_insert(self.parallel);
         let connected = Arc::new(connected);
         let ended = Arc::new(Mutex::new(Vec::new()));
+        let watch = Watch::start(self.trial_deadline + trial::CLEANUP_DEADLINE + BLOCKED);
         let trials = rule::all().map(|rule| {
             let (connected, ended, handle) =
                 (Arc::clone(&connected), Arc::clone(&ended), runtime.handle().clone());
+            let watch = Arc::clone(&watch);
             libtest_mimic::Trial::ignorable_test(rule.name(), move || {
+                watch.begins(rule.name());
                 let trial = handle.block_on(tried(&connected, rule));
+                watch.ends(&rule.name());
                 let reason = trial.reason.clone().unwrap_or_default();
                 let answer = match trial.outcome {
                     Outcome::Passed => Ok(Completion::Completed),

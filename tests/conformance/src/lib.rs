@@ -55,6 +55,7 @@ mod suites;
 mod trial;
 mod verdict;
 mod wait;
+mod watch;
 
 use std::{process::ExitCode, sync::Arc};
 

@@ -7,7 +7,7 @@ use tokio::time;
 use crate::{Outcome, fixture::Fixture, kit::Subject, panics, rule::Rule};
 
 /// How long the removal of what a trial left can take.
-const CLEANUP_DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const CLEANUP_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Runs the trial of a rule and returns how it ended, with the reason unless it passed.
 pub(crate) async fn run(subject: &Subject, rule: &'static Rule) -> (Outcome, Option<String>) {
