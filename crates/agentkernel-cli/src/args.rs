@@ -7,11 +7,34 @@ use agentkernel_core::{
 };
 use clap::{Args, Parser, Subcommand};
 
+use crate::complete;
 use crate::values::{checked, duration, label, mebibytes, mount, network, tmpfs, volume};
+
+/// The first page, which fits a terminal of 24 lines: what belongs together stands together.
+const HELP: &str = "\
+{about}
+
+{usage-heading} {usage}
+
+  run          Run a command in a sandbox of its own, which is removed when it ends
+  create       Make and boot a sandbox that stays; start, stop, restart, remove (rm)
+  list (ls)    List sandboxes; of one: inspect, stats, ports
+  exec         Run a command in a sandbox that runs; ps, attach, logs, kill
+  cp           Copy files and directories in or out
+  snapshot     Keep the files of a sandbox: take, list, restore, remove
+  image        Look after images: list, pull, import, remove, prune
+  volume       Look after volumes: list, remove
+  doctor       Say what works on this machine and what would help; backends, gc
+  completions  For your shell; man, for the manual; help VERB, for any of these
+
+Options:
+{options}
+";
 
 /// Run AI coding agents and any other untrusted command in a sandbox.
 #[derive(Debug, Parser)]
 #[command(name = "agentkernel", version, propagate_version = true, max_term_width = 100)]
+#[command(help_template = HELP, subcommand_value_name = "VERB")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -22,7 +45,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// Use this backend, and no other
-    #[arg(short, long, global = true, env = "AGENTKERNEL_BACKEND", value_name = "NAME")]
+    #[arg(short, long, global = true, env = "AGENTKERNEL_BACKEND", value_name = "NAME", add = complete::backend())]
     pub(crate) backend: Option<String>,
     /// Print JSON on stdout
     #[arg(long, global = true)]
@@ -106,7 +129,7 @@ pub(crate) enum SnapshotVerb {
 #[derive(Debug, Args)]
 pub(crate) struct SnapshotTakeArgs {
     /// Name of the sandbox
-    #[arg(value_parser = checked::<SandboxName>)]
+    #[arg(value_parser = checked::<SandboxName>, add = complete::sandbox())]
     pub(crate) name: SandboxName,
     /// Name of the snapshot; by default the sandbox's
     #[arg(value_parser = checked::<SandboxName>)]
@@ -182,7 +205,7 @@ pub(crate) struct VolumesArgs {
 #[derive(Debug, Args)]
 pub(crate) struct KillArgs {
     /// Name of the sandbox
-    #[arg(value_parser = checked::<SandboxName>)]
+    #[arg(value_parser = checked::<SandboxName>, add = complete::sandbox())]
     pub(crate) name: SandboxName,
     /// Id of the command, as `ps` shows it
     #[arg(value_parser = checked::<ExecId>)]
@@ -195,7 +218,7 @@ pub(crate) struct KillArgs {
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
     /// Name of the sandbox
-    #[arg(value_parser = checked::<SandboxName>)]
+    #[arg(value_parser = checked::<SandboxName>, add = complete::sandbox())]
     pub(crate) name: SandboxName,
     /// Id of a command, as `ps` shows it; by default what `run --detach` began
     #[arg(value_parser = checked::<ExecId>)]
@@ -211,7 +234,7 @@ pub(crate) struct LogsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct StatsArgs {
     /// Names of the sandboxes; by default all that run
-    #[arg(value_name = "NAME", value_parser = checked::<SandboxName>)]
+    #[arg(value_name = "NAME", value_parser = checked::<SandboxName>, add = complete::sandbox())]
     pub(crate) names: Vec<SandboxName>,
     /// Only those with this label; all of several
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label, conflicts_with = "names")]
@@ -362,7 +385,7 @@ pub(crate) struct CreateArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {
     /// Name of the sandbox
-    #[arg(value_parser = checked::<SandboxName>)]
+    #[arg(value_parser = checked::<SandboxName>, add = complete::sandbox())]
     pub(crate) name: SandboxName,
     /// Set a variable; any bytes but NUL
     #[arg(short, long, value_name = "NAME=VALUE")]
@@ -388,14 +411,14 @@ pub(crate) struct ExecArgs {
 #[derive(Debug, Args)]
 pub(crate) struct NameArgs {
     /// Name of the sandbox
-    #[arg(value_parser = checked::<SandboxName>)]
+    #[arg(value_parser = checked::<SandboxName>, add = complete::sandbox())]
     pub(crate) name: SandboxName,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct StopArgs {
     /// Names of the sandboxes
-    #[arg(required = true, value_name = "NAME", value_parser = checked::<SandboxName>)]
+    #[arg(required = true, value_name = "NAME", value_parser = checked::<SandboxName>, add = complete::sandbox())]
     pub(crate) names: Vec<SandboxName>,
     /// How long commands may take to end by themselves
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "5s")]
@@ -405,7 +428,7 @@ pub(crate) struct StopArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RemoveArgs {
     /// Names of the sandboxes
-    #[arg(required = true, value_name = "NAME", value_parser = checked::<SandboxName>)]
+    #[arg(required = true, value_name = "NAME", value_parser = checked::<SandboxName>, add = complete::sandbox())]
     pub(crate) names: Vec<SandboxName>,
     /// Remove running ones too, and let absent ones pass
     #[arg(short, long)]
@@ -428,7 +451,7 @@ pub(crate) struct ListArgs {
 #[derive(Debug, Args)]
 pub(crate) struct AttachArgs {
     /// Name of the sandbox
-    #[arg(value_parser = checked::<SandboxName>)]
+    #[arg(value_parser = checked::<SandboxName>, add = complete::sandbox())]
     pub(crate) name: SandboxName,
     /// Id of the command, as `inspect` shows it; not needed if there is one
     #[arg(value_parser = checked::<ExecId>)]

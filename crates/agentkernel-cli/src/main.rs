@@ -2,6 +2,7 @@
 mod args;
 mod backends;
 mod commands;
+mod complete;
 mod config;
 mod context;
 mod copy;

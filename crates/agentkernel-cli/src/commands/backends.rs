@@ -14,12 +14,11 @@ pub(crate) async fn backends(context: &Context) -> Result<Outcome> {
 }
 
 /// Asks a backend what it can do here, and has it start something: an engine may answer and yet start nothing.
-pub(super) async fn row(context: &Context, backend: BackendType) -> BackendRow {
+async fn row(context: &Context, backend: BackendType) -> BackendRow {
     let health = async {
         let backend = context.registry.connect(backend).await?;
         let health = backend.health().await?;
         backend.probe().await.map(|()| health)
     };
-    let health = health.await;
-    BackendRow { backend, health, upper_bound: context.registry.upper_bound(backend) }
+    BackendRow { backend, health: health.await, upper_bound: context.registry.upper_bound(backend) }
 }

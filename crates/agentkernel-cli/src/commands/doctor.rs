@@ -1,11 +1,11 @@
 //! `doctor`: what works on this machine, what does not, and what would help.
 use std::time::Duration;
 
-use agentkernel_core::{Error, ErrorKind, Result, SandboxConfig};
+use agentkernel_core::{BackendType, Error, ErrorKind, Health, Result, SandboxConfig};
 use futures_util::future::join_all;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Outcome, backends};
+use super::Outcome;
 use crate::{
     context::Context,
     output::{BackendRow, Diagnosis, View},
@@ -16,11 +16,8 @@ const PATIENCE: Duration = Duration::from_millis(1800);
 
 pub(crate) async fn doctor(context: &Context) -> Result<Outcome> {
     let rows = join_all(context.backend_types().into_iter().map(|backend| async move {
-        timeout(PATIENCE, backends::row(context, backend)).await.unwrap_or_else(|_| {
-            let silent = Error::new(ErrorKind::Timeout, "ask the backend", "it does not answer in time")
-                .with_hint(format!("ask it with more patience: `agentkernel --backend {backend} backends`"));
-            BackendRow { backend, health: Err(silent), upper_bound: context.registry.upper_bound(backend) }
-        })
+        let health = health(context, backend).await;
+        BackendRow { backend, health, upper_bound: context.registry.upper_bound(backend) }
     }))
     .await;
     let is_any_there = rows.iter().any(|row| row.health.is_ok());
@@ -33,4 +30,25 @@ pub(crate) async fn doctor(context: &Context) -> Result<Outcome> {
     };
     let chosen = chosen.and_then(Result::ok).map(|selection| selection.backend.backend_type());
     Ok(Outcome::Show(View::Diagnosis(Diagnosis { rows, chosen }), !is_any_there))
+}
+
+/// Asks a backend, and has it start something with the time that is left.
+async fn health(context: &Context, backend: BackendType) -> Result<Health> {
+    let until = Instant::now() + PATIENCE;
+    let asked = async {
+        let backend = context.registry.connect(backend).await?;
+        let health = backend.health().await?;
+        Ok((backend, health))
+    };
+    let (backend, mut health) = timeout_at(until, asked).await.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::Timeout, "ask the backend", "it does not answer in time")
+            .with_hint(format!("ask it with more patience: `agentkernel --backend {backend} backends`")))
+    })?;
+    match timeout_at(until, backend.probe()).await {
+        Ok(tried) => tried?,
+        Err(_) => health
+            .warnings
+            .push("It is not known whether it starts anything: that takes too long.".to_owned()),
+    }
+    Ok(health)
 }

@@ -3,10 +3,13 @@
 
 mod backends;
 mod copy;
+mod described;
+mod detached;
 mod ending;
 mod exec;
 mod lifecycle;
 mod program;
 mod run;
+mod stored;
 mod terminal;
 mod usage;
