@@ -33,14 +33,16 @@ pub(crate) fn backend() -> ArgValueCompleter {
 /// Asks every backend; what does not answer in time has no names.
 fn sandboxes() -> Vec<String> {
     let Ok(runtime) = Builder::new_current_thread().enable_all().build() else { return Vec::new() };
-    let registry = backends::registry();
-    let names = runtime.block_on(join_all(registry.backend_types().map(|backend| {
-        let registry = &registry;
-        timeout(
-            PATIENCE,
-            async move { registry.connect(backend).await.ok()?.list(&Filter::default()).await.ok() },
-        )
-    })));
+    let registry = &backends::registry();
+    let asked = async {
+        join_all(registry.backend_types().map(|backend| {
+            let names =
+                async move { registry.connect(backend).await.ok()?.list(&Filter::default()).await.ok() };
+            timeout(PATIENCE, names)
+        }))
+        .await
+    };
+    let names = runtime.block_on(asked);
     runtime.shutdown_background();
     names.into_iter().flatten().flatten().flatten().map(|info| info.name.to_string()).collect()
 }
