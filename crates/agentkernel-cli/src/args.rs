@@ -77,7 +77,7 @@ pub(crate) enum Verb {
     Inspect(NameArgs),
     /// Run a command in a sandbox that runs
     Exec(ExecArgs),
-    /// Join a detached command
+    /// Join a detached command, or begin a shell where there is none
     Attach(AttachArgs),
     /// List the commands of a sandbox
     Ps(NameArgs),
@@ -453,7 +453,7 @@ pub(crate) struct AttachArgs {
     /// Name of the sandbox
     #[arg(value_parser = checked::<SandboxName>, add = complete::sandbox())]
     pub(crate) name: SandboxName,
-    /// Id of the command, as `inspect` shows it; not needed if there is one
+    /// Id of the command, as `ps` shows it; not needed if there is one, or none
     #[arg(value_parser = checked::<ExecId>)]
     pub(crate) id: Option<ExecId>,
     /// Do not show what it wrote before

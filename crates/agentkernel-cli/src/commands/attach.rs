@@ -1,11 +1,14 @@
-//! `attach`: joins a detached command again.
+//! `attach`: joins a detached command again, or begins a shell where there is none.
 use std::io::{self, IsTerminal};
 
-use agentkernel_core::{CommandInfo, Error, ErrorKind, ExecId, Replay, Result, Sandbox};
+use agentkernel_core::{
+    CommandInfo, Error, ErrorKind, ExecId, ExecOptions, ExecSession, ExecSpec, Replay, Result, Sandbox,
+};
 
 use super::{Outcome, ended_by, run::ended};
 use crate::{
     args::AttachArgs,
+    config,
     context::Context,
     session::{self, Join},
     signals::Signals,
@@ -17,12 +20,15 @@ pub(crate) async fn attach(context: &Context, args: &AttachArgs, signals: &mut S
     let joined = async {
         let sandbox = context.sandbox(&args.name).await?;
         let id = match &args.id {
-            Some(id) => id.clone(),
+            Some(id) => Some(id.clone()),
             None => only(&*sandbox).await?,
         };
-        let session = sandbox.attach(&id, replay).await?;
-        // Only a command with a terminal takes a size.
         let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+        let session = match &id {
+            Some(id) => sandbox.attach(id, replay).await?,
+            None => shell(&*sandbox, is_terminal).await?,
+        };
+        // Only a command with a terminal takes a size.
         let tty = is_terminal && session.control().resize(terminal::size()).await.is_ok();
         Ok::<_, Error>((session, tty))
     };
@@ -34,22 +40,40 @@ pub(crate) async fn attach(context: &Context, args: &AttachArgs, signals: &mut S
     Ok(ended(end, &args.name))
 }
 
-/// The command that is meant when none is named: the main one, or the only detached one.
-async fn only(sandbox: &dyn Sandbox) -> Result<ExecId> {
+/// Begins a shell: the first of these that there is.
+async fn shell(sandbox: &dyn Sandbox, is_terminal: bool) -> Result<ExecSession> {
+    let mut options = ExecOptions::default();
+    options.stdin = true;
+    if is_terminal {
+        options.tty = Some(terminal::size());
+        options = config::with_terminal_kind(options);
+    }
+    match sandbox.spawn(&ExecSpec::new(["bash"], options.clone())?).await {
+        Err(error) if error.kind() == ErrorKind::CommandNotFound => {}
+        begun => return begun,
+    }
+    sandbox.spawn(&ExecSpec::new(["sh"], options)?).await
+}
+
+/// The command that is meant when none is named: the main one, or the only detached one. `None` if none is detached.
+async fn only(sandbox: &dyn Sandbox) -> Result<Option<ExecId>> {
     let commands = sandbox.commands().await?;
     let detached = commands.into_iter().filter(|command| command.detached).collect::<Vec<_>>();
     let main = detached.iter().find(|command| command.main);
-    let chosen = match (main, detached.as_slice()) {
-        (Some(main), _) => Some(main),
-        (None, [only]) => Some(only),
-        (None, _) => None,
-    };
-    chosen.map(|command| command.id.clone()).ok_or_else(|| {
-        let ids = detached.iter().map(|CommandInfo { id, .. }| id.to_string()).collect::<Vec<_>>().join(", ");
-        let message =
-            if ids.is_empty() { "there is no detached command" } else { "there are several commands" };
-        let error = Error::new(ErrorKind::NotFound, "attach", message).with_context("name", sandbox.name());
-        let error = if ids.is_empty() { error } else { error.with_context("ids", ids) };
-        error.with_hint(format!("see `agentkernel inspect {}`", sandbox.name()))
-    })
+    match (main, detached.as_slice()) {
+        (Some(main), _) => Ok(Some(main.id.clone())),
+        (None, [only]) => Ok(Some(only.id.clone())),
+        (None, []) => Ok(None),
+        (None, several) => {
+            let ids =
+                several.iter().map(|CommandInfo { id, .. }| id.to_string()).collect::<Vec<_>>().join(", ");
+            Err(Error::new(ErrorKind::NotFound, "attach", "there are several commands")
+                .with_context("name", sandbox.name())
+                .with_context("ids", ids)
+                .with_hint(format!(
+                    "name one, as `agentkernel ps {0}` shows them, or begin a shell: `agentkernel exec {0} -- sh`",
+                    sandbox.name()
+                )))
+        }
+    }
 }

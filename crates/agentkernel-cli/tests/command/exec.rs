@@ -4,7 +4,7 @@ use std::{
     process::Stdio,
 };
 
-use crate::program::{Name, agentkernel, eventually, has_engine, heeding_signals, signal};
+use crate::program::{Name, agentkernel, eventually, has_engine, heeding_signals, signal, with_input};
 
 #[test]
 fn exec_runs_in_the_same_sandbox_each_time() {
@@ -122,4 +122,14 @@ fn a_background_child_does_not_hold_up_the_end() {
     eventually("the child lives on", || {
         name.exec(["sh", "-c", "ps | grep -q '[s]leep 300'"]).code == Some(0)
     });
+}
+
+#[test]
+fn attaching_without_a_terminal_begins_a_shell_that_reads_our_stdin() {
+    if !has_engine() {
+        return;
+    }
+    let name = Name::created();
+    let ended = with_input(["attach", &name.0], b"echo out; echo err >&2; exit 6\n");
+    assert_eq!(ended.text(), (Some(6), "out\n", "err\n"));
 }

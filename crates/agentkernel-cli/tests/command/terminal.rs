@@ -143,3 +143,18 @@ fn what_the_detach_keys_leave_is_joined_again_with_its_stdin_open() {
     terminal.shows("it was kept");
     assert_eq!(terminal.ends(), Some(3));
 }
+
+#[test]
+fn attaching_where_nothing_is_detached_begins_a_shell_with_our_terminal() {
+    if !has_engine() {
+        return;
+    }
+    let name = Name::created();
+    let mut terminal = Terminal::with(&["attach", &name.0]);
+    terminal.press(b"echo $((6*7)); stty size\n");
+    terminal.shows("42");
+    terminal.shows("33 101");
+    terminal.press(b"exit 3\n");
+    assert_eq!(terminal.ends(), Some(3));
+    assert!(!terminal.is_raw());
+}
