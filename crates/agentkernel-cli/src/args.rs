@@ -1,14 +1,21 @@
 //! The command line: only described here. What the values mean is in `values`, what becomes of them in `config`.
+mod making;
+mod stored;
+
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use agentkernel_core::{
-    Capability, Cpus, ExecId, ImageRef, Isolation, LinuxCapability, Mount, Network, PortMapping, Profile,
-    PullPolicy, SandboxName, Signal, Tmpfs, User, Volume, VolumeName,
-};
+use agentkernel_core::{ExecId, SandboxName, Signal};
 use clap::{Args, Parser, Subcommand};
 
-use crate::complete;
-use crate::values::{checked, duration, label, mebibytes, mount, network, tmpfs, volume};
+pub(crate) use making::{CreateArgs, ExecArgs, LimitFlags, RunArgs, SandboxFlags, TerminalFlags};
+pub(crate) use stored::{
+    ImageImportArgs, ImageVerb, SnapshotRestoreArgs, SnapshotTakeArgs, SnapshotVerb, VolumeVerb, VolumesArgs,
+};
+
+use crate::{
+    complete,
+    values::{checked, label, mebibytes},
+};
 
 /// The first page, which fits a terminal of 24 lines: what belongs together stands together.
 const HELP: &str = "\
@@ -25,7 +32,7 @@ const HELP: &str = "\
   image        Look after images: list, pull, import, remove, prune
   volume       Look after volumes: list, remove
   doctor       Say what works on this machine and what would help; backends, gc
-  completions  For your shell; man, for the manual; help VERB, for any of these
+  completions  For your shell; man, for the manual; help VERB, or --tree for all of it
 
 Options:
 {options}
@@ -38,6 +45,9 @@ Options:
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
+    /// Show every verb and flag on one page
+    #[arg(long, exclusive = true, hide = true)]
+    pub(crate) tree: bool,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -53,10 +63,40 @@ pub(crate) struct Global {
     /// Say on stderr which backend is used and why, and what it does
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
+    /// Accepted and not needed: nothing asks a question
+    #[arg(long, global = true, hide = true)]
+    pub(crate) no_input: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    #[command(flatten)]
+    Sandbox(SandboxVerb),
+    /// Keep the files of sandboxes, and make sandboxes of them
+    #[command(subcommand)]
+    Snapshot(SnapshotVerb),
+    /// Look after images
+    #[command(subcommand)]
+    Image(ImageVerb),
+    /// Look after volumes
+    #[command(subcommand)]
+    Volume(VolumeVerb),
+    /// Show the backends of this program and what they can do here
+    Backends,
+    /// Say what works on this machine, what does not, and what would help
+    Doctor,
+    /// Print the script with which a shell completes commands, flags and names
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write all of them
+    Man(ManArgs),
+    /// The verbs for sandboxes, under another name
+    #[command(subcommand, name = "sandbox", hide = true)]
+    Group(SandboxVerb),
+}
+
+/// What is done with sandboxes: at the top, and once more in the group `sandbox`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SandboxVerb {
     /// Run a command in a sandbox of its own, which is removed when the command ends
     Run(Box<RunArgs>),
     /// Make and boot a sandbox that stays until it is removed
@@ -80,7 +120,7 @@ pub(crate) enum Verb {
     /// Join a detached command, or begin a shell where there is none
     Attach(AttachArgs),
     /// List the commands of a sandbox
-    Ps(NameArgs),
+    Ps(PsArgs),
     /// Send a signal to a command and all that it started
     Kill(KillArgs),
     /// Show the output of what runs detached
@@ -91,115 +131,8 @@ pub(crate) enum Verb {
     Ports(NameArgs),
     /// Copy files and directories in or out
     Cp(CpArgs),
-    /// Keep the files of sandboxes, and make sandboxes of them
-    #[command(subcommand)]
-    Snapshot(SnapshotVerb),
-    /// Look after images
-    #[command(subcommand)]
-    Image(ImageVerb),
-    /// Look after volumes
-    #[command(subcommand)]
-    Volume(VolumeVerb),
     /// Remove sandboxes whose owner is gone or whose deadline passed
     Gc(GcArgs),
-    /// Show the backends of this program and what they can do here
-    Backends,
-    /// Say what works on this machine, what does not, and what would help
-    Doctor,
-    /// Print the script with which a shell completes commands, flags and names
-    Completions(CompletionsArgs),
-    /// Print the manual page, or write all of them
-    Man(ManArgs),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum SnapshotVerb {
-    /// Keep a sandbox's files and config
-    Take(SnapshotTakeArgs),
-    /// List snapshots
-    #[command(visible_alias = "ls")]
-    List,
-    /// Make and boot a sandbox of a snapshot, with the config that it had
-    Restore(SnapshotRestoreArgs),
-    /// Remove snapshots
-    #[command(visible_alias = "rm")]
-    Remove(SnapshotRemoveArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SnapshotTakeArgs {
-    /// Name of the sandbox
-    #[arg(value_parser = checked::<SandboxName>, add = complete::sandbox())]
-    pub(crate) name: SandboxName,
-    /// Name of the snapshot; by default the sandbox's
-    #[arg(value_parser = checked::<SandboxName>)]
-    pub(crate) snapshot: Option<SandboxName>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SnapshotRestoreArgs {
-    /// Name of the snapshot
-    #[arg(value_parser = checked::<SandboxName>)]
-    pub(crate) snapshot: SandboxName,
-    /// Name of the new sandbox; by default the snapshot's
-    #[arg(value_parser = checked::<SandboxName>)]
-    pub(crate) name: Option<SandboxName>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SnapshotRemoveArgs {
-    /// Names of the snapshots
-    #[arg(required = true, value_name = "SNAPSHOT", value_parser = checked::<SandboxName>)]
-    pub(crate) snapshots: Vec<SandboxName>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ImageVerb {
-    /// List images
-    #[command(visible_alias = "ls")]
-    List,
-    /// Fetch images from their registries
-    Pull(ImagesArgs),
-    /// Make an image of an archive, of `docker save` or of a root file system
-    Import(ImageImportArgs),
-    /// Remove images' names, and the images with their last one
-    #[command(visible_alias = "rm")]
-    Remove(ImagesArgs),
-    /// Remove what was imported or kept here and has lost its name
-    Prune,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ImagesArgs {
-    /// Names of the images
-    #[arg(required = true, value_name = "IMAGE", value_parser = checked::<ImageRef>)]
-    pub(crate) images: Vec<ImageRef>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ImageImportArgs {
-    /// The archive, or `-` for stdin
-    pub(crate) archive: PathBuf,
-    /// Name of the image
-    #[arg(value_parser = checked::<ImageRef>)]
-    pub(crate) image: ImageRef,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum VolumeVerb {
-    /// List volumes
-    #[command(visible_alias = "ls")]
-    List,
-    /// Remove volumes and what is in them
-    #[command(visible_alias = "rm")]
-    Remove(VolumesArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct VolumesArgs {
-    /// Names of the volumes
-    #[arg(required = true, value_name = "VOLUME", value_parser = checked::<VolumeName>)]
-    pub(crate) volumes: Vec<VolumeName>,
 }
 
 #[derive(Debug, Args)]
@@ -259,167 +192,27 @@ pub(crate) struct ManArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct SandboxFlags {
-    /// Image to run in
-    #[arg(long, value_parser = checked::<ImageRef>)]
-    pub(crate) image: Option<ImageRef>,
-    /// When to pull the image: always, missing or never
-    #[arg(long, value_name = "WHEN", value_parser = checked::<PullPolicy>, default_value = "missing", hide_default_value = true)]
-    pub(crate) pull: PullPolicy,
-    /// Processors, like 1.5
-    #[arg(long, value_name = "NUMBER", value_parser = checked::<Cpus>)]
-    pub(crate) cpus: Option<Cpus>,
-    /// Memory, swap included, like 512M or 2G
-    #[arg(short, long, value_name = "SIZE", value_parser = mebibytes)]
-    pub(crate) memory: Option<u64>,
-    /// Processes and threads at once
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) pids: Option<u32>,
-    /// Open files of a process
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) open_files: Option<u64>,
-    /// Disk space, like 10G
-    #[arg(long, value_name = "SIZE", value_parser = mebibytes)]
-    pub(crate) disk: Option<u64>,
-    /// Show this host directory at /workspace, writable, and work there
-    #[arg(long, value_name = "DIR")]
-    pub(crate) workspace: Option<PathBuf>,
-    /// Show a host path inside, read-only unless `:rw` is given
-    #[arg(long = "mount", value_name = "SRC:DST[:ro|:rw]", value_parser = mount())]
-    pub(crate) mounts: Vec<Mount>,
-    /// Show a named volume inside, writable unless `:ro` is given
-    #[arg(long = "volume", value_name = "NAME:DST[:ro|:rw]", value_parser = volume)]
-    pub(crate) volumes: Vec<Volume>,
-    /// Show a file system in memory inside; 64M unless a size is given
-    #[arg(long, value_name = "DST[:SIZE]", value_parser = tmpfs)]
-    pub(crate) tmpfs: Vec<Tmpfs>,
-    /// Set a variable; any bytes but NUL
-    #[arg(short, long, value_name = "NAME=VALUE")]
-    pub(crate) env: Vec<OsString>,
-    /// Working directory inside
-    #[arg(short, long, value_name = "DIR")]
-    pub(crate) workdir: Option<OsString>,
-    /// User inside, as NAME, UID, NAME:GROUP or UID:GID
-    #[arg(short, long, value_parser = checked::<User>)]
-    pub(crate) user: Option<User>,
-    /// What can be reached: none (the default), full, or host names joined by commas
-    #[arg(long, value_name = "none|full|HOST,...", value_parser = network)]
-    pub(crate) network: Option<Network>,
-    /// Lead a port of the host inside; on 127.0.0.1 unless an address is given
-    #[arg(short, long, value_name = "[[ADDRESS:]HOST:]PORT", value_parser = checked::<PortMapping>)]
-    pub(crate) publish: Vec<PortMapping>,
-    /// Make the root file system read-only
-    #[arg(long)]
-    pub(crate) read_only: bool,
-    /// The least isolation: process, root-container, userns-container or vm
-    #[arg(long, value_name = "CLASS", value_parser = checked::<Isolation>)]
-    pub(crate) isolation: Option<Isolation>,
-    /// Let commands keep a Linux capability, like NET_BIND_SERVICE
-    #[arg(long, value_name = "CAPABILITY", value_parser = checked::<LinuxCapability>)]
-    pub(crate) cap_add: Vec<LinuxCapability>,
-    /// Fill what is not given: permissive, moderate or restrictive
-    #[arg(long, value_parser = checked::<Profile>)]
-    pub(crate) profile: Option<Profile>,
-    /// Let a requirement go unenforced where the backend cannot enforce it; recorded and shown
-    #[arg(long, value_name = "REQUIREMENT", value_parser = checked::<Capability>)]
-    pub(crate) allow_weaker: Vec<Capability>,
-    /// Put a label on the sandbox
-    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
-    pub(crate) labels: Vec<(String, String)>,
-    /// Remove the sandbox after this time, like 30m
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) ttl: Option<Duration>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct TerminalFlags {
-    /// Accepted and not needed: stdin is always forwarded
-    #[arg(short, long)]
-    pub(crate) interactive: bool,
-    /// Give the command a terminal; by default it has one if stdin and stdout are terminals
-    #[arg(short, long, conflicts_with = "no_tty")]
-    pub(crate) tty: bool,
-    /// Give the command no terminal
-    #[arg(short = 'T', long)]
-    pub(crate) no_tty: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct LimitFlags {
-    /// End the command after this time, like 30s; the exit code is then 124
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) timeout: Option<Duration>,
-    /// With --json, keep at most so much of each stream, in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = agentkernel_core::OUTPUT_LIMIT, requires = "json")]
-    pub(crate) output_limit: usize,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RunArgs {
-    /// Name of the sandbox; by default one is made up
-    #[arg(long, value_parser = checked::<SandboxName>)]
-    pub(crate) name: Option<SandboxName>,
-    /// Leave the command running in a sandbox that stays, and print the sandbox's name
-    #[arg(short, long, conflicts_with = "tty")]
-    pub(crate) detach: bool,
-    #[command(flatten)]
-    pub(crate) sandbox: SandboxFlags,
-    #[command(flatten)]
-    pub(crate) terminal: TerminalFlags,
-    #[command(flatten)]
-    pub(crate) limits: LimitFlags,
-    /// The program and its arguments, untouched; no shell is involved
-    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
-    pub(crate) command: Vec<OsString>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CreateArgs {
-    /// Name of the sandbox
-    #[arg(value_parser = checked::<SandboxName>)]
-    pub(crate) name: SandboxName,
-    #[command(flatten)]
-    pub(crate) sandbox: SandboxFlags,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ExecArgs {
-    /// Name of the sandbox
-    #[arg(value_parser = checked::<SandboxName>, add = complete::sandbox())]
-    pub(crate) name: SandboxName,
-    /// Set a variable; any bytes but NUL
-    #[arg(short, long, value_name = "NAME=VALUE")]
-    pub(crate) env: Vec<OsString>,
-    /// Working directory inside
-    #[arg(short, long, value_name = "DIR")]
-    pub(crate) workdir: Option<OsString>,
-    /// User inside, as NAME, UID, NAME:GROUP or UID:GID
-    #[arg(short, long, value_parser = checked::<User>)]
-    pub(crate) user: Option<User>,
-    /// Leave the command running and print its id
-    #[arg(short, long, conflicts_with = "tty")]
-    pub(crate) detach: bool,
-    #[command(flatten)]
-    pub(crate) terminal: TerminalFlags,
-    #[command(flatten)]
-    pub(crate) limits: LimitFlags,
-    /// The program and its arguments, untouched; no shell is involved
-    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
-    pub(crate) command: Vec<OsString>,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct NameArgs {
     /// Name of the sandbox
     #[arg(value_parser = checked::<SandboxName>, add = complete::sandbox())]
     pub(crate) name: SandboxName,
 }
 
+/// The sandboxes that a verb works on: by their names, or all that have the labels.
+#[derive(Debug, Args)]
+pub(crate) struct Targets {
+    /// Names of the sandboxes
+    #[arg(required_unless_present = "labels", value_name = "NAME", value_parser = checked::<SandboxName>, add = complete::sandbox())]
+    pub(crate) names: Vec<SandboxName>,
+    /// In place of names: all that have this label, or all of several
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label, conflicts_with = "names")]
+    pub(crate) labels: Vec<(String, String)>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct StopArgs {
-    /// Names of the sandboxes
-    #[arg(required = true, value_name = "NAME", value_parser = checked::<SandboxName>, add = complete::sandbox())]
-    pub(crate) names: Vec<SandboxName>,
+    #[command(flatten)]
+    pub(crate) targets: Targets,
     /// How long commands may take to end by themselves
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "5s")]
     pub(crate) grace: Duration,
@@ -427,12 +220,29 @@ pub(crate) struct StopArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RemoveArgs {
-    /// Names of the sandboxes
-    #[arg(required = true, value_name = "NAME", value_parser = checked::<SandboxName>, add = complete::sandbox())]
-    pub(crate) names: Vec<SandboxName>,
+    #[command(flatten)]
+    pub(crate) targets: Targets,
     /// Remove running ones too, and let absent ones pass
     #[arg(short, long)]
     pub(crate) force: bool,
+}
+
+/// How a list is printed.
+#[derive(Debug, Args)]
+pub(crate) struct ListingArgs {
+    /// Print names only
+    #[arg(short, long, conflicts_with = "json")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PsArgs {
+    /// Name of the sandbox
+    #[arg(value_parser = checked::<SandboxName>, add = complete::sandbox())]
+    pub(crate) name: SandboxName,
+    /// Print ids only
+    #[arg(short, long, conflicts_with = "json")]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Args)]

@@ -22,6 +22,7 @@ mod snapshot;
 mod start;
 mod stats;
 mod stop;
+pub(crate) mod tree;
 mod volume;
 
 use agentkernel_core::{ErrorKind, Result, Signal};
@@ -29,7 +30,7 @@ use agentkernel_core::{ErrorKind, Result, Signal};
 pub(crate) use completions::VARIABLE as COMPLETE;
 
 use crate::{
-    args::{Cli, Verb},
+    args::{Cli, SandboxVerb, Verb},
     context::Context,
     output, report,
     signals::Signals,
@@ -46,8 +47,9 @@ pub(crate) enum Outcome {
 
 /// Returns what a verb ends with when it fails and nothing says more.
 pub(crate) fn failed(verb: &Verb) -> i32 {
+    let (Verb::Sandbox(verb) | Verb::Group(verb)) = verb else { return report::FAILED };
     match verb {
-        Verb::Run(_) | Verb::Exec(_) | Verb::Attach(_) => report::AROUND_COMMAND,
+        SandboxVerb::Run(_) | SandboxVerb::Exec(_) | SandboxVerb::Attach(_) => report::AROUND_COMMAND,
         _ => report::FAILED,
     }
 }
@@ -86,41 +88,55 @@ async fn call(cli: &Cli) -> Result<Outcome> {
     }
     let context = Context::new(&cli.global)?;
     let mut signals = Signals::install()?;
-    // Those that are not here see to signals themselves; the others end at once and undo what is half done.
-    let work = async {
-        match &cli.verb {
-            Verb::Create(args) => create::create(&context, args).await,
-            Verb::Start(args) => start::start(&context, args).await,
-            Verb::Stop(args) => stop::stop(&context, args).await,
-            Verb::Restart(args) => restart::restart(&context, args).await,
-            Verb::Remove(args) => remove::remove(&context, args).await,
-            Verb::List(args) => list::list(&context, args).await,
-            Verb::Inspect(args) => inspect::inspect(&context, args).await,
-            Verb::Ps(args) => ps::ps(&context, args).await,
-            Verb::Kill(args) => kill::kill(&context, args).await,
-            Verb::Stats(args) => stats::stats(&context, args).await,
-            Verb::Ports(args) => ports::ports(&context, args).await,
-            Verb::Cp(args) => cp::cp(&context, args).await,
-            Verb::Snapshot(verb) => snapshot::snapshot(&context, verb).await,
-            Verb::Image(verb) => image::image(&context, verb).await,
-            Verb::Volume(verb) => volume::volume(&context, verb).await,
-            Verb::Gc(args) => gc::gc(&context, args).await,
-            Verb::Backends => backends::backends(&context).await,
-            Verb::Doctor => doctor::doctor(&context).await,
-            Verb::Run(_)
-            | Verb::Exec(_)
-            | Verb::Attach(_)
-            | Verb::Logs(_)
-            | Verb::Completions(_)
-            | Verb::Man(_) => Ok(Outcome::Code(0)),
-        }
+    let done = match &cli.verb {
+        Verb::Sandbox(verb) | Verb::Group(verb) => on_sandboxes(&context, verb, &mut signals).await,
+        verb => interruptible(&mut signals, on_stored(&context, verb)).await,
     };
-    match &cli.verb {
-        Verb::Run(args) => run::run(&context, args, &mut signals).await,
-        Verb::Exec(args) => exec::exec(&context, args, &mut signals).await,
-        Verb::Attach(args) => attach::attach(&context, args, &mut signals).await,
-        Verb::Logs(args) => logs::logs(&context, args, &mut signals).await,
-        _ => signals.race(work).await.unwrap_or_else(|signal| Ok(ended_by(signal))),
+    match done {
+        Err(error) => Err(context.with_nearest(error).await),
+        done => done,
+    }
+}
+
+/// Those that end at once when told to, and undo what is half done.
+async fn interruptible(
+    signals: &mut Signals,
+    work: impl Future<Output = Result<Outcome>>,
+) -> Result<Outcome> {
+    signals.race(work).await.unwrap_or_else(|signal| Ok(ended_by(signal)))
+}
+
+async fn on_sandboxes(context: &Context, verb: &SandboxVerb, signals: &mut Signals) -> Result<Outcome> {
+    match verb {
+        SandboxVerb::Run(args) => run::run(context, args, signals).await,
+        SandboxVerb::Exec(args) => exec::exec(context, args, signals).await,
+        SandboxVerb::Attach(args) => attach::attach(context, args, signals).await,
+        SandboxVerb::Logs(args) => logs::logs(context, args, signals).await,
+        SandboxVerb::Create(args) => interruptible(signals, create::create(context, args)).await,
+        SandboxVerb::Start(args) => interruptible(signals, start::start(context, args)).await,
+        SandboxVerb::Stop(args) => interruptible(signals, stop::stop(context, args)).await,
+        SandboxVerb::Restart(args) => interruptible(signals, restart::restart(context, args)).await,
+        SandboxVerb::Remove(args) => interruptible(signals, remove::remove(context, args)).await,
+        SandboxVerb::List(args) => interruptible(signals, list::list(context, args)).await,
+        SandboxVerb::Inspect(args) => interruptible(signals, inspect::inspect(context, args)).await,
+        SandboxVerb::Ps(args) => interruptible(signals, ps::ps(context, args)).await,
+        SandboxVerb::Kill(args) => interruptible(signals, kill::kill(context, args)).await,
+        SandboxVerb::Stats(args) => interruptible(signals, stats::stats(context, args)).await,
+        SandboxVerb::Ports(args) => interruptible(signals, ports::ports(context, args)).await,
+        SandboxVerb::Cp(args) => interruptible(signals, cp::cp(context, args)).await,
+        SandboxVerb::Gc(args) => interruptible(signals, gc::gc(context, args)).await,
+    }
+}
+
+async fn on_stored(context: &Context, verb: &Verb) -> Result<Outcome> {
+    match verb {
+        Verb::Snapshot(verb) => snapshot::snapshot(context, verb).await,
+        Verb::Image(verb) => image::image(context, verb).await,
+        Verb::Volume(verb) => volume::volume(context, verb).await,
+        Verb::Backends => backends::backends(context).await,
+        Verb::Doctor => doctor::doctor(context).await,
+        // Answered before there is a context.
+        Verb::Completions(_) | Verb::Man(_) | Verb::Sandbox(_) | Verb::Group(_) => Ok(Outcome::Code(0)),
     }
 }
 
@@ -140,7 +156,7 @@ where
         match work(name).await {
             Ok(()) => done.push(name.to_string()),
             Err(error) => {
-                report::report(&error, context.json);
+                report::report(&context.with_nearest(error).await, context.json);
                 is_failed = true;
             }
         }

@@ -1,4 +1,6 @@
 //! From flags to what core takes: the config of a sandbox and the options of a command.
+pub(crate) mod inputs;
+
 use std::{
     ffi::{OsStr, OsString},
     hash::{BuildHasher, RandomState},
@@ -6,18 +8,28 @@ use std::{
 };
 
 use agentkernel_core::{
-    EnvVar, Error, ErrorKind, ExecOptions, ExecSpec, Result, SandboxConfig, SandboxName, SandboxPath,
+    EnvVar, Error, ErrorKind, ExecOptions, ExecSpec, Network, Result, SandboxConfig, SandboxName, SandboxPath,
 };
 
 use crate::args::{ExecArgs, LimitFlags, SandboxFlags};
+use inputs::Inputs;
 
-/// Reads the flags of a sandbox. What a config cannot carry, because it is not UTF-8, is returned for the command alone.
-pub(crate) fn sandbox(flags: &SandboxFlags) -> Result<(SandboxConfig, ExecOptions)> {
+/// Reads the flags of a sandbox and the files that they name.
+pub(crate) async fn sandbox(flags: &SandboxFlags) -> Result<(SandboxConfig, ExecOptions)> {
+    from_flags(flags, inputs::read(flags).await?)
+}
+
+/// What a config cannot carry, because it is not UTF-8, is returned for the command alone.
+fn from_flags(flags: &SandboxFlags, inputs: Inputs) -> Result<(SandboxConfig, ExecOptions)> {
     let mut options = ExecOptions::default();
     let mut config = SandboxConfig::default();
-    for var in variables(&flags.env)? {
+    config.files = inputs.files;
+    for var in inputs.variables.into_iter().chain(variables(&flags.env)?) {
         match str::from_utf8(var.value()) {
-            Ok(value) => drop(config.env.insert(var.name().to_owned(), value.to_owned())),
+            Ok(value) => {
+                options.env.retain(|earlier: &EnvVar| earlier.name() != var.name());
+                config.env.insert(var.name().to_owned(), value.to_owned());
+            }
             Err(_) => options.env.push(var),
         }
     }
@@ -29,7 +41,7 @@ pub(crate) fn sandbox(flags: &SandboxFlags) -> Result<(SandboxConfig, ExecOption
         }
     }
     config.image = flags.image.as_ref().map(ToString::to_string);
-    config.pull = flags.pull;
+    config.pull = flags.pull.unwrap_or_default();
     config.vcpus = flags.cpus;
     config.memory_mb = flags.memory;
     config.pids = flags.pids;
@@ -41,7 +53,7 @@ pub(crate) fn sandbox(flags: &SandboxFlags) -> Result<(SandboxConfig, ExecOption
     config.volumes.clone_from(&flags.volumes);
     config.tmpfs.clone_from(&flags.tmpfs);
     config.user = flags.user.as_ref().map(ToString::to_string);
-    config.network.clone_from(&flags.network);
+    config.network = if flags.no_network { Some(Network::None) } else { flags.network.clone() };
     config.ports.clone_from(&flags.publish);
     config.read_only = flags.read_only.then_some(true);
     config.isolation = flags.isolation;
@@ -118,14 +130,14 @@ fn looks_like_image(word: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::{Cli, Verb};
+    use crate::args::{Cli, SandboxVerb, Verb};
     use clap::Parser;
 
     fn run(words: &[&[u8]]) -> Result<(SandboxConfig, ExecOptions)> {
         let words = [b"agentkernel".as_slice(), b"run"].into_iter().chain(words.iter().copied());
         let cli = Cli::try_parse_from(words.chain([b"true".as_slice()]).map(OsStr::from_bytes)).unwrap();
-        let Verb::Run(args) = cli.verb else { panic!("not run") };
-        sandbox(&args.sandbox)
+        let Verb::Sandbox(SandboxVerb::Run(args)) = cli.verb else { panic!("not run") };
+        from_flags(&args.sandbox, Inputs::default())
     }
 
     #[test]
@@ -159,8 +171,8 @@ mod tests {
             let cli = Cli::try_parse_from(std::iter::once("agentkernel").chain(line)).unwrap();
             assert!(!cli.global.json);
             let words = match cli.verb {
-                Verb::Run(args) => args.command,
-                Verb::Exec(args) => args.command,
+                Verb::Sandbox(SandboxVerb::Run(args)) => args.command,
+                Verb::Sandbox(SandboxVerb::Exec(args)) => args.command,
                 other => panic!("{other:?}"),
             };
             assert_eq!(words, command);

@@ -2,15 +2,21 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use agentkernel_core::{
-    Backend, BackendType, Error, ErrorKind, Reap, Registry, Result, Sandbox, SandboxName,
+    Backend, BackendType, Error, ErrorKind, Filter, Reap, Registry, Result, Sandbox, SandboxName,
 };
 use futures_util::future::join_all;
 use tokio::{task::JoinHandle, time::timeout};
 
-use crate::{args::Global, backends};
+use crate::{
+    args::{Global, Targets},
+    backends,
+    values::nearest,
+};
 
 /// How long a backend may take to say whether it has a sandbox, when several are asked.
 const LOCATE: Duration = Duration::from_secs(2);
+/// What every backend says of a sandbox that is not there.
+const NO_SUCH_SANDBOX: &str = "there is no such sandbox";
 
 pub(crate) struct Context {
     pub(crate) registry: Registry,
@@ -28,7 +34,15 @@ impl Context {
     pub(crate) fn new(global: &Global) -> Result<Self> {
         let registry = backends::registry();
         let choice = global.backend.as_deref().filter(|name| !name.is_empty());
-        let choice = choice.map(|name| registry.find(name)).transpose()?;
+        let find = |name| {
+            registry.find(name).map_err(|error| {
+                match nearest(name, registry.backend_types().map(BackendType::as_str)) {
+                    Some(near) => error.with_hint(format!("did you mean `--backend {near}`?")),
+                    None => error,
+                }
+            })
+        };
+        let choice = choice.map(find).transpose()?;
         Ok(Self { registry, choice, json: global.json })
     }
 
@@ -80,6 +94,51 @@ impl Context {
             .fold(error, |error, sandbox| error.with_context("backend", sandbox.backend_type())))
     }
 
+    /// Finds what a verb works on. Labels that nothing has are an error, as a name is that nothing has.
+    pub(crate) async fn targets(&self, targets: &Targets) -> Result<Vec<Target>> {
+        if !targets.names.is_empty() {
+            let named = |name: &SandboxName| Target { name: name.clone(), backend: None };
+            return Ok(targets.names.iter().map(named).collect());
+        }
+        let filter = Filter { labels: targets.labels.iter().cloned().collect(), running: false };
+        let filter = &filter;
+        let found = self.ask_all(|backend| async move { backend.list(filter).await }).await?;
+        if found.is_empty() {
+            let none = Error::new(ErrorKind::NotFound, "find sandboxes", "no sandbox has these labels");
+            return Err(targets
+                .labels
+                .iter()
+                .fold(none, |error, (name, value)| error.with_context("label", format!("{name}={value}")))
+                .with_hint("see `agentkernel list` and `agentkernel inspect NAME`"));
+        }
+        Ok(found.into_iter().map(|info| Target { name: info.name, backend: Some(info.backend) }).collect())
+    }
+
+    /// Finds the sandbox of a target.
+    pub(crate) async fn target(&self, target: &Target) -> Result<Arc<dyn Sandbox>> {
+        match target.backend {
+            Some(backend) => Ok(self.registry.connect(backend).await?.sandbox(target.name.clone())),
+            None => self.sandbox(&target.name).await,
+        }
+    }
+
+    /// Adds the name that was most likely meant to the error that a sandbox is not there.
+    pub(crate) async fn with_nearest(&self, error: Error) -> Error {
+        let is_name = |(key, _): &&(&str, String)| matches!(*key, "sandbox" | "name");
+        let Some((_, name)) = error.context().iter().find(is_name).filter(|_| is_absent(&error)) else {
+            return error;
+        };
+        let filter = Filter::default();
+        let filter = &filter;
+        let list = self.ask_all(|backend| async move { backend.list(filter).await });
+        // A hint is not worth a wait, and it fails as the verb did.
+        let Ok(Ok(there)) = timeout(LOCATE, list).await else { return error };
+        match nearest(name, there.iter().map(|info| info.name.as_ref())) {
+            Some(near) => error.with_hint(format!("did you mean `{near}`? see `agentkernel list`")),
+            None => error,
+        }
+    }
+
     /// Asks every backend that is there. One that is not is passed over, unless there is no other.
     pub(crate) async fn ask_all<T, F: Future<Output = Result<Vec<T>>>>(
         &self,
@@ -110,8 +169,27 @@ pub(crate) fn reap(backend: Arc<dyn Backend>) -> JoinHandle<()> {
     })
 }
 
+/// A sandbox that a verb works on.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) name: SandboxName,
+    /// Where it is known to be.
+    backend: Option<BackendType>,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
+    }
+}
+
+/// Whether a sandbox is what was not found: an image or a file may be missing too.
+fn is_absent(error: &Error) -> bool {
+    error.kind() == ErrorKind::NotFound && error.message() == NO_SUCH_SANDBOX
+}
+
 pub(crate) fn not_found(name: &SandboxName) -> Error {
-    Error::new(ErrorKind::NotFound, "find sandbox", "there is no such sandbox")
+    Error::new(ErrorKind::NotFound, "find sandbox", NO_SUCH_SANDBOX)
         .with_context("name", name)
         .with_hint("see `agentkernel list`")
 }

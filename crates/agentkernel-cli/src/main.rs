@@ -25,6 +25,9 @@ fn main() {
     #[cfg(target_os = "linux")]
     enter_guest();
     clap_complete::CompleteEnv::with_factory(args::Cli::command).var(commands::COMPLETE).complete();
+    if wants_tree() {
+        process::exit(commands::tree::print());
+    }
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => process::exit(usage(&error)),
@@ -47,6 +50,12 @@ fn main() {
         }
     };
     process::exit(code)
+}
+
+/// Whether the whole command is asked for, which needs no verb.
+fn wants_tree() -> bool {
+    let mut words = std::env::args_os().skip(1);
+    words.next().is_some_and(|word| word == "--tree") && words.next().is_none()
 }
 
 /// This executable is also what runs inside a sandbox, where nothing of the command's own may run.

@@ -1,15 +1,38 @@
 //! How the values of flags are read: each parser takes the text of one flag and gives a checked value.
-use std::{ffi::OsString, os::unix::ffi::OsStrExt, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt,
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use agentkernel_core::{Error, HostName, Mount, Network, Tmpfs, Volume};
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 
 /// Size of a file system in memory when none is given, in MiB.
 const TMPFS_MB: u64 = 64;
+/// How alike two words must be, from 0 to 1, for one to be taken for the other mistyped; as in clap.
+const LIKENESS: f64 = 0.7;
 
 /// Reads a type of the contract; its hint stays with its message, since clap shows only one text.
 pub(crate) fn checked<T: FromStr<Err = Error>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error| plain(&error))
+}
+
+/// Reads one of several words; the shell completes them, and a mistyped one gets the nearest.
+pub(crate) fn one_of<T>(words: impl IntoIterator<Item = &'static str>) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err = Error> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(words).try_map(|word| checked::<T>(&word))
+}
+
+/// Returns the candidate that was most likely meant, if any is near enough.
+pub(crate) fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = candidates.into_iter().map(|word| (strsim::jaro(text, word), word));
+    let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b));
+    best.filter(|(score, _)| *score > LIKENESS).map(|(_, word)| word)
 }
 
 fn plain(error: &Error) -> String {
@@ -82,9 +105,8 @@ pub(crate) fn network(text: &str) -> Result<Network, String> {
 pub(crate) fn mount() -> impl TypedValueParser<Value = Mount> {
     OsStringValueParser::new().try_map(|text: OsString| {
         let (rest, read_only) = access(text.as_bytes(), true);
-        let at = rest.iter().rposition(|byte| *byte == b':').filter(|at| *at > 0);
-        let (source, target) = at.map(|at| (&rest[..at], &rest[at + 1..])).ok_or("write SRC:DST[:ro|:rw]")?;
-        let source = PathBuf::from(std::ffi::OsStr::from_bytes(source));
+        let (source, target) = host_and_inside(rest).ok_or("write SRC:DST[:ro|:rw]")?;
+        let source = PathBuf::from(OsStr::from_bytes(source));
         let target = String::from_utf8(target.to_vec()).map_err(|_| "the path inside is not UTF-8")?;
         Ok::<_, &str>(Mount { source, target, read_only })
     })
@@ -105,6 +127,27 @@ pub(crate) fn tmpfs(text: &str) -> Result<Tmpfs, String> {
         None => (text, TMPFS_MB),
     };
     Ok(Tmpfs { target: target.to_owned(), size_mb })
+}
+
+/// A host file and where a copy of it goes.
+#[derive(Debug, Clone)]
+pub(crate) struct HostFile {
+    pub(crate) source: PathBuf,
+    pub(crate) target: String,
+}
+
+/// Reads `SRC:DST`; the source is a host path of any bytes and may have colons.
+pub(crate) fn file() -> impl TypedValueParser<Value = HostFile> {
+    OsStringValueParser::new().try_map(|text: OsString| {
+        let (source, target) = host_and_inside(text.as_bytes()).ok_or("write SRC:DST")?;
+        let target = String::from_utf8(target.to_vec()).map_err(|_| "the path inside is not UTF-8")?;
+        Ok::<_, &str>(HostFile { source: PathBuf::from(OsStr::from_bytes(source)), target })
+    })
+}
+
+fn host_and_inside(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().rposition(|byte| *byte == b':').filter(|at| *at > 0)?;
+    Some((&text[..at], &text[at + 1..]))
 }
 
 /// Splits off `:ro` or `:rw`.

@@ -37,7 +37,7 @@ pub(crate) async fn attach(context: &Context, args: &AttachArgs, signals: &mut S
         Err(signal) => return Ok(ended_by(signal)),
     };
     let end = session::join(session, Join { tty, detach_keys: tty }, signals).await?;
-    Ok(ended(end, &args.name))
+    Ok(ended(end, &args.name, false))
 }
 
 /// Begins a shell: the first of these that there is.

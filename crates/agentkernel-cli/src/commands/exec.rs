@@ -39,5 +39,5 @@ pub(crate) async fn exec(context: &Context, args: &ExecArgs, signals: &mut Signa
         return show_collected(session, args.limits.output_limit, signals).await;
     }
     let end = session::join(session, Join { tty, detach_keys: tty }, signals).await?;
-    Ok(ended(end, &args.name))
+    Ok(ended(end, &args.name, args.quiet))
 }

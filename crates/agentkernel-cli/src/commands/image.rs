@@ -13,7 +13,7 @@ use crate::{
 
 pub(crate) async fn image(context: &Context, verb: &ImageVerb) -> Result<Outcome> {
     match verb {
-        ImageVerb::List => list(context).await,
+        ImageVerb::List(args) => list(context, args.quiet).await,
         ImageVerb::Pull(args) => {
             let backend = one(context).await?;
             Ok(each(context, &args.images, async |image| pull(&*backend, image).await).await)
@@ -30,7 +30,7 @@ pub(crate) async fn image(context: &Context, verb: &ImageVerb) -> Result<Outcome
     }
 }
 
-async fn list(context: &Context) -> Result<Outcome> {
+async fn list(context: &Context, quiet: bool) -> Result<Outcome> {
     let images = context
         .ask_all(|backend| async move {
             let images = match backend.images() {
@@ -40,7 +40,12 @@ async fn list(context: &Context) -> Result<Outcome> {
             Ok(images.into_iter().map(|image| (backend.backend_type(), image)).collect())
         })
         .await?;
-    Ok(Outcome::Show(View::Images(images), false))
+    let view = if quiet {
+        View::Names(images.into_iter().map(|(_, image)| image.name).collect())
+    } else {
+        View::Images(images)
+    };
+    Ok(Outcome::Show(view, false))
 }
 
 async fn pull(backend: &dyn Backend, image: &ImageRef) -> Result<()> {

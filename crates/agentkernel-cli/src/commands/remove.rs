@@ -5,8 +5,12 @@ use super::{Outcome, each, is_absent};
 use crate::{args::RemoveArgs, context::Context};
 
 pub(crate) async fn remove(context: &Context, args: &RemoveArgs) -> Result<Outcome> {
-    Ok(each(context, &args.names, async |name| {
-        let sandbox = match context.sandbox(name).await {
+    let targets = match context.targets(&args.targets).await {
+        found if args.force && is_absent(&found) => Vec::new(),
+        found => found?,
+    };
+    Ok(each(context, &targets, async |target| {
+        let sandbox = match context.target(target).await {
             found if args.force && is_absent(&found) => return Ok(()),
             found => found?,
         };
@@ -16,8 +20,8 @@ pub(crate) async fn remove(context: &Context, args: &RemoveArgs) -> Result<Outco
         };
         if !args.force && matches!(info.state, State::Running | State::Paused) {
             return Err(Error::new(ErrorKind::Conflict, "remove sandbox", "it is running")
-                .with_context("name", name)
-                .with_hint(format!("stop it with `agentkernel stop {name}`, or use `--force`")));
+                .with_context("name", target)
+                .with_hint(format!("stop it with `agentkernel stop {target}`, or use `--force`")));
         }
         sandbox.remove().await
     })

@@ -5,11 +5,12 @@ use super::{Outcome, each};
 use crate::{args::StopArgs, context::Context};
 
 pub(crate) async fn restart(context: &Context, args: &StopArgs) -> Result<Outcome> {
-    Ok(each(context, &args.names, async |name| {
-        let sandbox = context.sandbox(name).await?;
+    let targets = context.targets(&args.targets).await?;
+    Ok(each(context, &targets, async |target| {
+        let sandbox = context.target(target).await?;
         if sandbox.inspect().await?.lifetime == Lifetime::Owned {
             return Err(Error::new(ErrorKind::Conflict, "restart sandbox", "another process owns it")
-                .with_context("name", name)
+                .with_context("name", target)
                 .with_hint(
                     "it ends when it is stopped: only what `create` or `run --detach` made can be restarted",
                 ));

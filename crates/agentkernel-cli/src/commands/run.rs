@@ -2,7 +2,8 @@
 use std::sync::Arc;
 
 use agentkernel_core::{
-    Error, ExecSession, ExitStatus, Lifetime, Result, Sandbox, SandboxConfig, SandboxExt, SandboxName,
+    Error, ExecSession, ExecSpec, ExitStatus, Lifetime, Result, Sandbox, SandboxConfig, SandboxExt,
+    SandboxName,
 };
 
 use super::{Outcome, ended_by};
@@ -18,11 +19,15 @@ use crate::{
 };
 
 pub(crate) async fn run(context: &Context, args: &RunArgs, signals: &mut Signals) -> Result<Outcome> {
-    let (mut config, options) = config::sandbox(&args.sandbox)?;
+    let (mut config, options) = match signals.race(config::sandbox(&args.sandbox)).await {
+        Ok(read) => read?,
+        Err(signal) => return Ok(ended_by(signal)),
+    };
     let mut options = config::limited(options, &args.limits);
-    if args.detach {
+    if args.detach || args.keep {
         config.lifetime = Lifetime::Detached;
-    } else {
+    }
+    if !args.detach {
         options.tty = terminal::wanted(&args.terminal, context.json)?;
         options.stdin = true;
     }
@@ -35,7 +40,7 @@ pub(crate) async fn run(context: &Context, args: &RunArgs, signals: &mut Signals
     let name = args.name.clone().map_or_else(config::made_up_name, Ok)?;
     let has_image = config.image.is_some();
 
-    let started = start(context, config, command, name.clone());
+    let started = start(context, args, config, command, name.clone());
     let (sandbox, session) = match signals.race(started).await {
         Ok(started) => started.map_err(|error| config::hint_at_image(error, &args.command, has_image))?,
         Err(signal) => return Ok(ended_by(signal)),
@@ -47,8 +52,14 @@ pub(crate) async fn run(context: &Context, args: &RunArgs, signals: &mut Signals
         show_collected(session, args.limits.output_limit, signals).await
     } else {
         // The detach keys are the command's: this sandbox ends with us.
-        session::join(session, Join { tty, detach_keys: false }, signals).await.map(|end| ended(end, &name))
+        let joined = session::join(session, Join { tty, detach_keys: false }, signals).await;
+        joined.map(|end| ended(end, &name, args.sandbox.quiet))
     };
+    if args.keep && !args.sandbox.quiet {
+        report::note(&format!(
+            "kept: enter it with `agentkernel exec {name} -- sh`, remove it with `agentkernel remove --force {name}`"
+        ));
+    }
     // We are its owner: this begins its removal, and nobody waits for that.
     drop(sandbox);
     outcome
@@ -57,19 +68,39 @@ pub(crate) async fn run(context: &Context, args: &RunArgs, signals: &mut Signals
 /// Chooses a backend, makes the sandbox and starts the command. Dropping it undoes what is half done.
 async fn start(
     context: &Context,
+    args: &RunArgs,
     mut config: SandboxConfig,
-    command: agentkernel_core::ExecSpec,
+    command: ExecSpec,
     name: SandboxName,
 ) -> Result<(Arc<dyn Sandbox>, ExecSession)> {
     let selection = context.registry.select(context.choice, &config).await?;
     for considered in &selection.considered {
         tracing::info!(target: "agentkernel", backend = %considered.backend, reason = considered.reason, "considered");
     }
-    super::create::pull_visibly(&*selection.backend, &mut config).await?;
+    super::create::pull_visibly(&*selection.backend, &mut config, args.sandbox.quiet).await?;
     let sandbox = selection.backend.sandbox(name);
     context::reap(selection.backend);
-    let session = sandbox.run(&config, command).await?;
+    let session = match args.keep {
+        true => run_and_keep(&*sandbox, &config, &command).await?,
+        false => sandbox.run(&config, command).await?,
+    };
     Ok((sandbox, session))
+}
+
+/// A sandbox whose command never began is not worth keeping.
+async fn run_and_keep(
+    sandbox: &dyn Sandbox,
+    config: &SandboxConfig,
+    command: &ExecSpec,
+) -> Result<ExecSession> {
+    sandbox.start(config).await?;
+    match sandbox.spawn(command).await {
+        Ok(session) => Ok(session),
+        Err(error) => Err(match sandbox.remove().await {
+            Ok(()) => error,
+            Err(cleanup) => error.with_context("cleanup", cleanup),
+        }),
+    }
 }
 
 /// Prints a collected session as one object.
@@ -90,10 +121,11 @@ pub(super) async fn show_collected(
 }
 
 /// What the end of a session means for us.
-pub(super) fn ended(end: End, name: &SandboxName) -> Outcome {
+pub(super) fn ended(end: End, name: &SandboxName, quiet: bool) -> Outcome {
     match end {
         End::Exited(status) => {
             match status {
+                _ if quiet => {}
                 ExitStatus::TimedOut => report::note("agentkernel: the command's time was up; it was ended"),
                 ExitStatus::OutOfMemory => {
                     report::note("agentkernel: the sandbox's memory was used up; the command was ended");

@@ -17,7 +17,15 @@ const PREFIX: &str = "agentkernel-snap:";
 pub(crate) async fn snapshot(context: &Context, verb: &SnapshotVerb) -> Result<Outcome> {
     match verb {
         SnapshotVerb::Take(args) => take(context, args).await,
-        SnapshotVerb::List => Ok(Outcome::Show(View::Snapshots(list(context).await?), false)),
+        SnapshotVerb::List(args) => {
+            let snapshots = list(context).await?;
+            let view = if args.quiet {
+                View::Names(snapshots.into_iter().map(|one| one.name.to_string()).collect())
+            } else {
+                View::Snapshots(snapshots)
+            };
+            Ok(Outcome::Show(view, false))
+        }
         SnapshotVerb::Restore(args) => restore(context, args).await,
         SnapshotVerb::Remove(args) => Ok(each(context, &args.snapshots, async |name| {
             let backend = having(context, name).await?;

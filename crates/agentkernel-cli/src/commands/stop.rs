@@ -5,8 +5,9 @@ use super::{Outcome, each};
 use crate::{args::StopArgs, context::Context};
 
 pub(crate) async fn stop(context: &Context, args: &StopArgs) -> Result<Outcome> {
-    Ok(each(context, &args.names, async |name| {
-        let sandbox = context.sandbox(name).await?;
+    let targets = context.targets(&args.targets).await?;
+    Ok(each(context, &targets, async |target| {
+        let sandbox = context.target(target).await?;
         let info = sandbox.inspect().await?;
         sandbox.halt(args.grace).await?;
         if info.lifetime == Lifetime::Owned { sandbox.remove().await } else { Ok(()) }

@@ -10,7 +10,15 @@ use crate::{
 
 pub(crate) async fn volume(context: &Context, verb: &VolumeVerb) -> Result<Outcome> {
     match verb {
-        VolumeVerb::List => Ok(Outcome::Show(View::Volumes(list(context).await?), false)),
+        VolumeVerb::List(args) => {
+            let volumes = list(context).await?;
+            let view = if args.quiet {
+                View::Names(volumes.into_iter().map(|(_, name)| name.to_string()).collect())
+            } else {
+                View::Volumes(volumes)
+            };
+            Ok(Outcome::Show(view, false))
+        }
         VolumeVerb::Remove(VolumesArgs { volumes }) => {
             Ok(each(context, volumes, async |name| remove(context, name).await).await)
         }
