@@ -13,6 +13,7 @@ mod kill;
 mod list;
 mod logs;
 mod man;
+mod plan;
 mod ports;
 mod ps;
 mod remove;

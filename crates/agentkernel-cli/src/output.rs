@@ -1,5 +1,6 @@
 //! What verbs return, rendered for people or as JSON. stdout is data, and nothing else comes here.
 mod diagnosis;
+mod plan;
 mod stored;
 mod usage;
 
@@ -17,6 +18,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Map, Value, json};
 
 pub(crate) use diagnosis::Diagnosis;
+pub(crate) use plan::Plan;
 pub(crate) use stored::Snapshot;
 pub(crate) use usage::{Usage, clear};
 
@@ -37,6 +39,7 @@ pub(crate) enum View {
     Volumes(Vec<(BackendType, VolumeName)>),
     Pruned(Pruned),
     Diagnosis(Diagnosis),
+    Plan(Box<Plan>),
     Reaped(Vec<Reaped>, Reap),
     Backends(Vec<BackendRow>),
     /// What `cp` left out, each with the reason.
@@ -115,6 +118,7 @@ fn human(view: &View) -> String {
         View::Volumes(volumes) => stored::volumes(volumes),
         View::Pruned(pruned) => stored::pruned(pruned),
         View::Diagnosis(diagnosis) => diagnosis::human(diagnosis),
+        View::Plan(plan) => plan::human(plan),
         View::Reaped(reaped, plan) => table(
             &["NAME", "WHY", "OUTCOME"],
             reaped.iter().map(|one| vec![one.name.to_string(), word(&json!(one.why)), outcome(one, *plan)]),
@@ -166,6 +170,7 @@ fn json(view: &View) -> Value {
         View::Volumes(volumes) => volumes.iter().map(stored::volume_object).collect(),
         View::Pruned(pruned) => json!(pruned),
         View::Diagnosis(diagnosis) => diagnosis::object(diagnosis),
+        View::Plan(plan) => plan::object(plan),
         View::Reaped(reaped, plan) => reaped
             .iter()
             .map(

@@ -96,6 +96,9 @@ pub(crate) struct SandboxFlags {
     /// Show no progress and no notes on stderr, only errors
     #[arg(short, long, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
+    /// Only print the plan: the backend and why, the image, and every restriction with what enforces it
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

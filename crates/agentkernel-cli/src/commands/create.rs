@@ -15,7 +15,7 @@ use super::{Outcome, is_absent};
 use crate::{args::CreateArgs, config, context, context::Context, output::View};
 
 pub(crate) async fn create(context: &Context, args: &CreateArgs) -> Result<Outcome> {
-    if args.if_missing && is_there(context, &args.name).await? {
+    if args.if_missing && !args.sandbox.dry_run && is_there(context, &args.name).await? {
         return Ok(Outcome::Show(View::Names(vec![args.name.to_string()]), false));
     }
     let (mut config, options) = config::sandbox(&args.sandbox).await?;
@@ -25,6 +25,9 @@ pub(crate) async fn create(context: &Context, args: &CreateArgs) -> Result<Outco
             .with_hint("give it to each command: `agentkernel exec NAME --env … --workdir …`"));
     }
     config.lifetime = Lifetime::Detached;
+    if args.sandbox.dry_run {
+        return super::plan::plan(context, &config, &args.name).await;
+    }
     let selection = context.registry.select(context.choice, &config).await?;
     pull_visibly(&*selection.backend, &mut config, args.sandbox.quiet).await?;
     let sandbox = selection.backend.sandbox(args.name.clone());

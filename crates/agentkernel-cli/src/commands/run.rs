@@ -6,7 +6,7 @@ use agentkernel_core::{
     SandboxName,
 };
 
-use super::{Outcome, ended_by};
+use super::{Outcome, ended_by, interruptible};
 use crate::{
     args::RunArgs,
     config, context,
@@ -26,6 +26,11 @@ pub(crate) async fn run(context: &Context, args: &RunArgs, signals: &mut Signals
     let mut options = config::limited(options, &args.limits);
     if args.detach || args.keep {
         config.lifetime = Lifetime::Detached;
+    }
+    if args.sandbox.dry_run {
+        let name = args.name.clone().map_or_else(config::made_up_name, Ok)?;
+        let plan = interruptible(signals, super::plan::plan(context, &config, &name)).await;
+        return plan.map_err(|error| config::hint_at_image(error, &args.command, config.image.is_some()));
     }
     if !args.detach {
         options.tty = terminal::wanted(&args.terminal, context.json)?;

@@ -10,6 +10,7 @@ mod exec;
 mod inputs;
 mod lifecycle;
 mod naming;
+mod plan;
 mod program;
 mod run;
 mod stored;
