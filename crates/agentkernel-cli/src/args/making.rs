@@ -149,7 +149,7 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
     /// Name of the sandbox
-    #[arg(value_parser = checked::<SandboxName>, add = complete::sandbox())]
+    #[arg(value_parser = checked::<SandboxName>)]
     pub(crate) name: SandboxName,
     /// Be content with a sandbox of this name, as it is
     #[arg(long)]
