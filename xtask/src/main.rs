@@ -2,6 +2,7 @@
 mod backends;
 mod bench;
 mod conformance;
+mod dist;
 mod downstream;
 mod fixture;
 mod fuzz;
@@ -26,6 +27,8 @@ enum Verb {
     Conformance(conformance::Options),
     /// Writes the table of backends from the verdicts of the kit, or checks it.
     Backends(backends::Options),
+    /// Makes what packagers ship: an archive, its checksum, and with `--deb` a Debian package.
+    Dist(dist::Options),
     /// Builds and runs the crates of tests/downstream, and counts what they depend on.
     Downstream,
     /// Searches for inputs that break what reads foreign bytes. Needs a C++ compiler.
@@ -42,6 +45,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Test => test::test(),
         Verb::Conformance(options) => conformance::conformance(&options),
         Verb::Backends(options) => backends::backends(&options),
+        Verb::Dist(options) => dist::dist(&options),
         Verb::Downstream => downstream::downstream(),
         Verb::Fuzz(options) => fuzz::fuzz(&options),
         Verb::Tidy => tidy::tidy(),
