@@ -122,6 +122,7 @@ fn describe(tree: &Tree, root: &Path, maintainer: &str, version: &str) -> Result
         overrides.join("agentkernel"),
         "# One of them runs inside of sandboxes that may hold no library, and both start faster so.\n\
          agentkernel: statically-linked-binary\n\
+         agentkernel: shared-library-lacks-prerequisites\n\
          # It is no package of the distribution, which has no number for it.\n\
          agentkernel: initial-upload-closes-no-bugs\n",
     )?;
