@@ -31,6 +31,7 @@ const HELP: &str = "\
   snapshot     Keep the files of a sandbox: take, list, restore, remove
   image        Look after images: list, pull, import, remove, prune
   volume       Look after volumes: list, remove
+  init         Write agentkernel.toml, with every key explained; trust
   doctor       Say what works on this machine and what would help; backends, gc
   completions  For your shell; man, for the manual; help VERB, or --tree for all of it
 
@@ -85,6 +86,10 @@ pub(crate) enum Verb {
     Backends,
     /// Say what works on this machine, what does not, and what would help
     Doctor,
+    /// Write agentkernel.toml, with every key explained
+    Init(InitArgs),
+    /// Let agentkernel.toml count as it is now
+    Trust(TrustArgs),
     /// Print the script with which a shell completes commands, flags and names
     Completions(CompletionsArgs),
     /// Print the manual page, or write all of them
@@ -175,6 +180,22 @@ pub(crate) struct StatsArgs {
     /// Show it again every second, until interrupted
     #[arg(long)]
     pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Print the JSON Schema of the file instead
+    #[arg(long)]
+    pub(crate) schema: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrustArgs {
+    /// The file; by default agentkernel.toml in the working directory
+    pub(crate) file: Option<PathBuf>,
+    /// Trust it no longer
+    #[arg(long)]
+    pub(crate) revoke: bool,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ mod doctor;
 mod exec;
 mod gc;
 mod image;
+mod init;
 mod inspect;
 mod kill;
 mod list;
@@ -24,6 +25,7 @@ mod start;
 mod stats;
 mod stop;
 pub(crate) mod tree;
+mod trust;
 mod volume;
 
 use agentkernel_core::{ErrorKind, Result, Signal};
@@ -85,6 +87,8 @@ async fn call(cli: &Cli) -> Result<Outcome> {
     match &cli.verb {
         Verb::Completions(args) => return completions::completions(args),
         Verb::Man(args) => return man::man(args),
+        Verb::Init(args) => return init::init(args),
+        Verb::Trust(args) => return trust::trust(args),
         _ => {}
     }
     let context = Context::new(&cli.global)?;
@@ -137,7 +141,12 @@ async fn on_stored(context: &Context, verb: &Verb) -> Result<Outcome> {
         Verb::Backends => backends::backends(context).await,
         Verb::Doctor => doctor::doctor(context).await,
         // Answered before there is a context.
-        Verb::Completions(_) | Verb::Man(_) | Verb::Sandbox(_) | Verb::Group(_) => Ok(Outcome::Code(0)),
+        Verb::Init(_)
+        | Verb::Trust(_)
+        | Verb::Completions(_)
+        | Verb::Man(_)
+        | Verb::Sandbox(_)
+        | Verb::Group(_) => Ok(Outcome::Code(0)),
     }
 }
 

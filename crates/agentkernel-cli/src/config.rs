@@ -1,5 +1,8 @@
 //! From flags to what core takes: the config of a sandbox and the options of a command.
+pub(crate) mod file;
 pub(crate) mod inputs;
+pub(crate) mod merge;
+pub(crate) mod trust;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -14,9 +17,14 @@ use agentkernel_core::{
 use crate::args::{ExecArgs, LimitFlags, SandboxFlags};
 use inputs::Inputs;
 
-/// Reads the flags of a sandbox and the files that they name.
+/// Reads the flags of a sandbox, the files that they name, and the config file.
 pub(crate) async fn sandbox(flags: &SandboxFlags) -> Result<(SandboxConfig, ExecOptions)> {
-    from_flags(flags, inputs::read(flags).await?)
+    let (config, options) = from_flags(flags, inputs::read(flags).await?)?;
+    let mut config = file::merged(config, flags.config.as_deref()).await?;
+    config.pull = flags.pull.unwrap_or(config.pull);
+    // A variable of the flags that is no text wins too.
+    config.env.retain(|name, _| !options.env.iter().any(|var| var.name() == name));
+    Ok((config, options))
 }
 
 /// What a config cannot carry, because it is not UTF-8, is returned for the command alone.

@@ -29,7 +29,7 @@ impl Profile {
     }
 
     /// Fills what the config leaves open.
-    pub(crate) fn apply(self, config: &mut SandboxConfig) {
+    pub fn apply(self, config: &mut SandboxConfig) {
         match self {
             Self::Permissive => {
                 config.network.get_or_insert(Network::Full);

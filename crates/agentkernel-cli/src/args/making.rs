@@ -14,6 +14,9 @@ use crate::values::{
 
 #[derive(Debug, Args)]
 pub(crate) struct SandboxFlags {
+    /// Take what is not given from this file, and not from agentkernel.toml in the working directory
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Image to run in
     #[arg(long, value_parser = checked::<ImageRef>)]
     pub(crate) image: Option<ImageRef>,

@@ -7,18 +7,10 @@ use serde_json::{Value, json};
 use super::table;
 use crate::report::printable;
 
-/// What restricts a sandbox whether it was asked for or not, where the backend can.
-const RESTRICTIONS: [Capability; 9] = [
-    Capability::CpuLimit,
-    Capability::MemoryLimit,
-    Capability::PidsLimit,
-    Capability::DiskLimit,
-    Capability::OpenFilesLimit,
-    Capability::ReadOnlyRoot,
-    Capability::DropCapabilities,
-    Capability::NoNewPrivileges,
-    Capability::SyscallFilter,
-];
+/// What restricts a sandbox whether it was asked for or not, where the backend can. Limits are not among them: which of
+/// them a backend has by default is told in its documentation.
+const RESTRICTIONS: [Capability; 3] =
+    [Capability::DropCapabilities, Capability::NoNewPrivileges, Capability::SyscallFilter];
 
 /// A sandbox that is not made.
 #[derive(Debug)]
@@ -38,6 +30,7 @@ pub(crate) struct Plan {
 /// One restriction.
 struct Row {
     capability: Capability,
+    /// Empty for a default.
     asked: String,
     enforced_by: Option<String>,
     weaker: bool,
@@ -70,7 +63,8 @@ pub(super) fn human(plan: &Plan) -> String {
                 None if row.weaker => "nothing (--allow-weaker)".to_owned(),
                 None => "nothing".to_owned(),
             };
-            vec![row.capability.to_string(), row.asked, by]
+            let asked = if row.asked.is_empty() { "(default)".to_owned() } else { row.asked };
+            vec![row.capability.to_string(), asked, by]
         }),
     );
     if spec.lifetime == Lifetime::Owned {
@@ -158,15 +152,14 @@ fn rows(plan: &Plan) -> Vec<Row> {
         plan.spec.requirements.iter().any(|requirement| requirement.capability == capability)
     };
     let by_default = |capability: Capability| match capability {
-        Capability::ReadOnlyRoot => false,
         Capability::NoNewPrivileges => plan.spec.no_new_privileges,
         Capability::SyscallFilter => plan.spec.syscall_filter,
         _ => true,
     };
     let defaults = RESTRICTIONS.into_iter().filter(|one| !is_asked(*one)).map(|capability| {
         let holds = by_default(capability) && plan.capabilities.has(capability);
-        let enforced_by = holds.then(|| format!("{}, by its default", plan.backend));
-        Row { capability, asked: "-".to_owned(), enforced_by, weaker: false }
+        let enforced_by = holds.then(|| plan.backend.to_string());
+        Row { capability, asked: String::new(), enforced_by, weaker: false }
     });
     asked.chain(defaults).collect()
 }
