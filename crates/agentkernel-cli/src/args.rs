@@ -56,7 +56,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// Use this backend, and no other
-    #[arg(short, long, global = true, env = "AGENTKERNEL_BACKEND", value_name = "NAME", add = complete::backend())]
+    #[arg(short, long, global = true, env = "AGENTKERNEL_BACKEND", hide_env_values = true, value_name = "NAME", add = complete::backend())]
     pub(crate) backend: Option<String>,
     /// Print JSON on stdout
     #[arg(long, global = true)]
@@ -67,6 +67,21 @@ pub(crate) struct Global {
     /// Accepted and not needed: nothing asks a question
     #[arg(long, global = true, hide = true)]
     pub(crate) no_input: bool,
+}
+
+impl Cli {
+    /// Whether stdout is for programs, errors too.
+    pub(crate) fn is_json(&self) -> bool {
+        let streams = match &self.verb {
+            Verb::Sandbox(verb) | Verb::Group(verb) => match verb {
+                SandboxVerb::Run(args) => args.limits.json_stream,
+                SandboxVerb::Exec(args) => args.limits.json_stream,
+                _ => false,
+            },
+            _ => false,
+        };
+        self.global.json || streams
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -210,6 +225,9 @@ pub(crate) struct ManArgs {
     /// Write a page for each verb into this directory
     #[arg(value_name = "DIR")]
     pub(crate) directory: Option<PathBuf>,
+    /// Write the pages as Markdown
+    #[arg(long, requires = "directory")]
+    pub(crate) markdown: bool,
 }
 
 #[derive(Debug, Args)]

@@ -66,7 +66,7 @@ pub(crate) async fn dispatch(cli: &Cli) -> i32 {
             output::show(&view, cli.global.json).map(|()| if is_failed { failed } else { 0 })
         }
         Err(error) => {
-            report::report(&error, cli.global.json);
+            report::report(&error, cli.is_json());
             return report::code(&error, failed);
         }
     };

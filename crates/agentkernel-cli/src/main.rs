@@ -32,7 +32,7 @@ fn main() {
         Ok(cli) => cli,
         Err(error) => process::exit(usage(&error)),
     };
-    panics::tell_and_end(commands::failed(&cli.verb), cli.global.json);
+    panics::tell_and_end(commands::failed(&cli.verb), cli.is_json());
     if cli.global.verbose {
         let filter = tracing_subscriber::EnvFilter::new("agentkernel=debug");
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().init();
@@ -45,7 +45,7 @@ fn main() {
             code
         }
         Err(error) => {
-            report::report(&Error::unexpected("start", "the runtime cannot be made", error), cli.global.json);
+            report::report(&Error::unexpected("start", "the runtime cannot be made", error), cli.is_json());
             report::AROUND_COMMAND
         }
     };
@@ -75,7 +75,10 @@ fn usage(error: &clap::Error) -> i32 {
     if !error.use_stderr() {
         return 0;
     }
-    let is_json = std::env::args_os().skip(1).take_while(|arg| arg != "--").any(|arg| arg == "--json");
+    let is_json = std::env::args_os()
+        .skip(1)
+        .take_while(|arg| arg != "--")
+        .any(|arg| arg == "--json" || arg == "--json-stream");
     if is_json {
         let text = error.render().to_string();
         let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();

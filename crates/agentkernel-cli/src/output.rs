@@ -10,8 +10,8 @@ use std::{
 };
 
 use agentkernel_core::{
-    BackendType, Bytes, Capabilities, CommandInfo, Error, ExecEvent, ExecOutput, ExitStatus, Health,
-    ImageInfo, PortMapping, Pruned, Reap, Reaped, Result, SandboxInfo, VolumeName,
+    BackendType, Bytes, Capabilities, CommandInfo, Error, ExecEvent, ExecId, ExecOutput, ExitStatus, Health,
+    ImageInfo, PortMapping, Pruned, Reap, Reaped, Result, SandboxInfo, SandboxName, VolumeName,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use comfy_table::{ContentArrangement, Table, presets};
@@ -232,6 +232,11 @@ fn put_bytes(object: &mut Value, name: &str, bytes: &[u8]) {
         Ok(text) => object[name] = json!(text),
         Err(_) => object[format!("{name}_base64")] = json!(BASE64_STANDARD.encode(bytes)),
     }
+}
+
+/// The line of JSON that comes first: where the command runs, and its id there.
+pub(crate) fn started_line(name: &SandboxName, id: &ExecId) -> String {
+    format!("{}\n", json!({"started": {"sandbox": name, "command": id}}))
 }
 
 /// One line of JSON for what a command did; none for what programs need not know.

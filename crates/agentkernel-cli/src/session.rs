@@ -3,7 +3,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use agentkernel_core::{
     Bytes, Error, ErrorKind, Events, ExecControl, ExecEvent, ExecId, ExecOutput, ExecSession, ExitStatus,
-    Result, Signal,
+    Result, SandboxName, Signal,
 };
 use bytes::BytesMut;
 use futures_util::StreamExt;
@@ -34,19 +34,24 @@ pub(crate) enum End {
 
 /// How a session is joined to us.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Join {
+pub(crate) struct Join<'a> {
     /// The command has a terminal: ours is made raw.
     pub(crate) tty: bool,
     /// The detach keys are ours.
     pub(crate) detach_keys: bool,
+    /// All of this sandbox's command goes to stdout, as lines of JSON.
+    pub(crate) lines_of: Option<&'a SandboxName>,
 }
 
 /// Joins the session until it ends. Output goes out as it comes, and holds the command back when it cannot.
-pub(crate) async fn join(mut session: ExecSession, join: Join, signals: &mut Signals) -> Result<End> {
+pub(crate) async fn join(mut session: ExecSession, join: Join<'_>, signals: &mut Signals) -> Result<End> {
     let _raw = if join.tty { Some(terminal::RawMode::enter()?) } else { None };
     let mut sink = Sink::start(vec![To::Stdout, To::Stderr]).map_err(no_thread)?;
     let detached = forward_stdin(&mut session, join.detach_keys)?;
     let control = session.control();
+    if let Some(name) = join.lines_of {
+        sink.put(0, output::started_line(name, session.id()).into());
+    }
     loop {
         tokio::select! {
             biased;
@@ -55,6 +60,14 @@ pub(crate) async fn join(mut session: ExecSession, join: Join, signals: &mut Sig
             },
             () = detached.notified() => return session.detach().await.map(End::Detached),
             event = step(&mut session, &mut sink) => match event {
+                Ok(Some(event)) if join.lines_of.is_some() => {
+                    if let Some(line) = output::event_line(&event) {
+                        sink.put(0, line.into());
+                    }
+                    if let ExecEvent::Exited(status) = event {
+                        return written(sink, status, signals).await;
+                    }
+                }
                 Ok(Some(ExecEvent::Stdout(bytes))) => sink.put(0, bytes),
                 Ok(Some(ExecEvent::Stderr(bytes))) => sink.put(1, bytes),
                 Ok(Some(ExecEvent::Exited(status))) => return written(sink, status, signals).await,

@@ -122,6 +122,9 @@ pub(crate) struct LimitFlags {
     /// End the command after this time, like 30s; the exit code is then 124
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
+    /// Print JSON Lines while it runs: where, each part of the output, and last the end or the error
+    #[arg(long, conflicts_with_all = ["json", "tty", "detach"])]
+    pub(crate) json_stream: bool,
     /// With --json, keep at most so much of each stream, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = agentkernel_core::OUTPUT_LIMIT, requires = "json")]
     pub(crate) output_limit: usize,

@@ -36,7 +36,7 @@ pub(crate) async fn attach(context: &Context, args: &AttachArgs, signals: &mut S
         Ok(joined) => joined?,
         Err(signal) => return Ok(ended_by(signal)),
     };
-    let end = session::join(session, Join { tty, detach_keys: tty }, signals).await?;
+    let end = session::join(session, Join { tty, detach_keys: tty, lines_of: None }, signals).await?;
     Ok(ended(end, &args.name, false))
 }
 

@@ -18,7 +18,7 @@ use crate::{
 pub(crate) async fn exec(context: &Context, args: &ExecArgs, signals: &mut Signals) -> Result<Outcome> {
     let mut options = config::exec(args)?;
     if !args.detach {
-        options.tty = terminal::wanted(&args.terminal, context.json)?;
+        options.tty = terminal::wanted(&args.terminal, context.json || args.limits.json_stream)?;
         options.stdin = true;
     }
     let tty = options.tty.is_some();
@@ -38,6 +38,7 @@ pub(crate) async fn exec(context: &Context, args: &ExecArgs, signals: &mut Signa
     if context.json {
         return show_collected(session, args.limits.output_limit, signals).await;
     }
-    let end = session::join(session, Join { tty, detach_keys: tty }, signals).await?;
+    let lines_of = args.limits.json_stream.then_some(&args.name);
+    let end = session::join(session, Join { tty, detach_keys: tty, lines_of }, signals).await?;
     Ok(ended(end, &args.name, args.quiet))
 }

@@ -33,7 +33,7 @@ pub(crate) async fn run(context: &Context, args: &RunArgs, signals: &mut Signals
         return plan.map_err(|error| config::hint_at_image(error, &args.command, config.image.is_some()));
     }
     if !args.detach {
-        options.tty = terminal::wanted(&args.terminal, context.json)?;
+        options.tty = terminal::wanted(&args.terminal, context.json || args.limits.json_stream)?;
         options.stdin = true;
     }
     let tty = options.tty.is_some();
@@ -57,7 +57,8 @@ pub(crate) async fn run(context: &Context, args: &RunArgs, signals: &mut Signals
         show_collected(session, args.limits.output_limit, signals).await
     } else {
         // The detach keys are the command's: this sandbox ends with us.
-        let joined = session::join(session, Join { tty, detach_keys: false }, signals).await;
+        let lines_of = args.limits.json_stream.then_some(&name);
+        let joined = session::join(session, Join { tty, detach_keys: false, lines_of }, signals).await;
         joined.map(|end| ended(end, &name, args.sandbox.quiet))
     };
     if args.keep && !args.sandbox.quiet {

@@ -111,3 +111,21 @@ fn the_first_page_fits_24_lines_and_names_every_verb() {
         assert!(text.contains(verb), "{verb}: {text}");
     }
 }
+
+#[test]
+fn the_pages_in_docs_are_what_the_command_says() {
+    let made = tempfile::tempdir().unwrap();
+    let ended = agentkernel(["man", "--markdown", made.path().to_str().unwrap()]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/commands");
+    let read = |directory: &std::path::Path| {
+        let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        let pages =
+            files.map(|file| (file.file_name().unwrap().to_owned(), std::fs::read_to_string(file).unwrap()));
+        pages.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let (made, kept) = (read(made.path()), read(std::path::Path::new(kept)));
+    let stale = made.iter().filter(|(name, text)| kept.get(*name) != Some(text)).map(|(name, _)| name);
+    let stale = stale.chain(kept.keys().filter(|name| !made.contains_key(*name))).collect::<Vec<_>>();
+    assert!(stale.is_empty(), "run `cargo run -- man --markdown docs/commands`: {stale:?}");
+}

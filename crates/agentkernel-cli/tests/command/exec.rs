@@ -133,3 +133,17 @@ fn attaching_without_a_terminal_begins_a_shell_that_reads_our_stdin() {
     let ended = with_input(["attach", &name.0], b"echo out; echo err >&2; exit 6\n");
     assert_eq!(ended.text(), (Some(6), "out\n", "err\n"));
 }
+
+#[test]
+fn a_stream_of_json_names_the_command() {
+    if !has_engine() {
+        return;
+    }
+    let name = Name::created();
+    let ended = agentkernel(["exec", "--json-stream", &name.0, "--", "sh", "-c", "exit 4"]);
+    let lines = ended.text().1.lines().map(|line| serde_json::from_str(line).unwrap());
+    let lines = lines.collect::<Vec<serde_json::Value>>();
+    assert_eq!((ended.code, lines.len(), &lines[1]["exit_code"]), (Some(4), 2, &serde_json::json!(4)));
+    assert_eq!(lines[0]["started"]["sandbox"], name.0.as_str());
+    assert!(lines[0]["started"]["command"].is_string(), "{lines:?}");
+}

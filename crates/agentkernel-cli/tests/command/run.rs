@@ -162,3 +162,55 @@ fn two_gigabytes_of_output_leave_our_memory_flat() {
     assert_eq!((child.wait().unwrap().code(), seen), (Some(0), 2 << 30));
     assert!(peak_kib < 64 << 10, "{peak_kib} KiB");
 }
+
+fn lines(ended: &crate::program::Ended) -> Vec<serde_json::Value> {
+    ended.text().1.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_stream_of_json_tells_where_what_and_how_it_ended() {
+    if !has_engine() {
+        return;
+    }
+    let ended = run([
+        "--json-stream",
+        "--name",
+        "cli-stream",
+        "--",
+        "sh",
+        "-c",
+        "echo out; sleep 0.2; printf '\\377' >&2; exit 3",
+    ]);
+    let lines = lines(&ended);
+    assert_eq!((ended.code, ended.stderr.as_str(), lines.len()), (Some(3), "", 4), "{lines:?}");
+    assert_eq!(lines[0]["started"]["sandbox"], "cli-stream");
+    assert_eq!(lines[1], serde_json::json!({"stream": "stdout", "data": "out\n"}));
+    assert_eq!(lines[2], serde_json::json!({"stream": "stderr", "data_base64": "/w=="}));
+    assert_eq!(lines[3]["exit_code"], 3);
+}
+
+#[test]
+fn a_stream_of_json_ends_with_the_error_if_there_is_one() {
+    if !has_engine() {
+        return;
+    }
+    let ended = run(["--json-stream", "--", "nosuch"]);
+    let lines = lines(&ended);
+    assert_eq!((ended.code, lines.len()), (Some(127), 1));
+    assert_eq!(lines[0]["error"]["kind"], "command_not_found");
+}
+
+#[test]
+fn a_stream_of_json_comes_while_the_command_runs() {
+    if !has_engine() {
+        return;
+    }
+    let mut command = crate::program::heeding_signals();
+    command.args(["run", "--json-stream", "--image", IMAGE, "--", "sh", "-c", "echo now; exec sleep 1000"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let output = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut lines = std::io::BufRead::lines(output);
+    let told = lines.nth(1).unwrap().unwrap();
+    crate::program::signal(&child, "TERM");
+    assert!(told.contains("now") && child.wait().unwrap().code() == Some(143), "{told}");
+}
