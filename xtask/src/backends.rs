@@ -19,6 +19,8 @@ use crate::{
 
 const FILE: &str = "docs/backends.md";
 const FORMAT: u64 = 1;
+/// The command has Apple's backend elsewhere than on macOS only so.
+pub(crate) const WITH_APPLE: [&str; 2] = ["--features", "apple-any-host"];
 const SEEN_WITH: &str = "seen with";
 const ISOLATION: &str = "isolation";
 const HEAD: &str = "# Backends
@@ -132,8 +134,11 @@ fn verdicts(directory: &Path) -> Result<Vec<Value>> {
 
 /// What each backend of the command can do at best.
 fn upper_bounds() -> Result<BTreeMap<String, BTreeSet<String>>> {
-    let told =
-        read(&mut cargo(["run", "--quiet", "--package", "agentkernel-cli", "--", "backends", "--json"]))?;
+    let told = read(
+        cargo(["run", "--quiet", "--package", "agentkernel-cli"])
+            .args(WITH_APPLE)
+            .args(["--", "backends", "--json"]),
+    )?;
     let told: Value = serde_json::from_str(&told).context("`agentkernel backends --json` gave no JSON")?;
     let rows = told.as_array().into_iter().flatten().map(|row| {
         let bound = row["upper_bound"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -186,7 +191,11 @@ impl Column {
             cells.push(Cell { row, description, says: says.to_owned() });
         }
         let engine = &verdict["engine"];
-        let seen_with = format!("{}, {}", text(&engine["version"]), machine::kernel());
+        let version = text(&engine["version"]);
+        let seen_with = match backend == "apple" && machine::has_stand_in() {
+            true => format!("a stand-in for {version}, on no Mac"),
+            false => format!("{version}, {}", machine::kernel()),
+        };
         Ok(Self { backend, seen_with, isolation: text(&engine["isolation"]), cells })
     }
 

@@ -30,6 +30,21 @@ pub(crate) fn podman_answers() -> bool {
 /// Where provisioning makes Podman listen: where root's always does.
 pub(crate) const PODMAN_SOCKET: &str = "unix:///run/podman/podman.sock";
 
+/// Returns whether the Apple backend is tested on the stand-in, and not on the real `container`.
+pub(crate) fn has_stand_in() -> bool {
+    std::env::var_os("AGENTKERNEL_CONTAINER").is_none() && std::env::consts::OS != "macos"
+}
+
+/// Why the Apple suites cannot run here; `None` if they can.
+pub(crate) fn no_apple() -> Option<&'static str> {
+    if !has_stand_in() {
+        return None;
+    }
+    not_root().map(|_| "the stand-in for `container` needs root").or_else(|| {
+        (!Path::new("/bin/busybox").exists()).then_some("the stand-in for `container` needs busybox-static")
+    })
+}
+
 fn no_images(engine: &str) -> Option<&'static str> {
     let there =
         fixture::IMAGES.iter().all(|image| succeeds(&mut command(engine, ["image", "inspect", image])));
@@ -41,6 +56,7 @@ pub(crate) fn no_backend(name: &str) -> Option<&'static str> {
     match name {
         "docker" => no_docker(),
         "podman" => no_podman(),
+        "apple" => no_apple(),
         _ => None,
     }
 }

@@ -1,8 +1,10 @@
 //! Everything that this machine can run; what it could not is named at the end.
+use std::path::Path;
+
 use anyhow::{Result, bail};
 
 use crate::{
-    backends, downstream, machine,
+    backends, conformance, downstream, machine,
     process::{cargo, run, say, succeeds},
     tidy,
 };
@@ -11,7 +13,7 @@ use crate::{
 const WITH_TLS: [&str; 2] = ["--features", "tls"];
 
 pub(crate) fn test() -> Result<()> {
-    for backend in ["docker", "podman"] {
+    for backend in ["docker", "podman", "apple"] {
         if let Some(reason) = machine::no_backend(backend).filter(|_| machine::requires(backend)) {
             bail!("{backend} is required and cannot be tested: {reason}");
         }
@@ -36,6 +38,9 @@ pub(crate) fn test() -> Result<()> {
         cargo(["test", "--workspace", "--no-fail-fast", "--quiet", "--lib", "--bins", "--tests"])
     };
     run(tests.env("AGENTKERNEL_VERDICTS", &verdicts))?;
+    if machine::no_apple().is_none() {
+        test_apple(&verdicts)?;
+    }
     backends::check(&verdicts)?;
     for what in [&["--lib", "--test", "tls"][..], &["--test", "trouble", "tls::"]] {
         run(cargo(["test", "--package", "agentkernel-docker", "--quiet"]).args(WITH_TLS).args(what))?;
@@ -45,6 +50,8 @@ pub(crate) fn test() -> Result<()> {
     for (what, reason) in [
         ("the Docker backend and the command on it", machine::no_docker()),
         ("the kit on Podman", machine::no_podman()),
+        ("the Apple backend", machine::no_apple()),
+        ("the Apple backend on a Mac", machine::has_stand_in().then_some("it was run on the stand-in")),
         ("pulling images", machine::no_registry()),
         ("killing whole process trees", machine::not_root()),
     ] {
@@ -52,6 +59,22 @@ pub(crate) fn test() -> Result<()> {
             say(&format!("not run: {what}: {reason}"));
         }
     }
-    say("not run: backends that are not written yet: apple, linux");
+    say("not run: backends that are not written yet: linux");
     Ok(())
+}
+
+/// What the features add that no other build has; the verdict is that of the newest version.
+fn test_apple(verdicts: &Path) -> Result<()> {
+    for (package, features) in [("agentkernel-apple", "any-host"), ("agentkernel-cli", "apple-any-host")] {
+        let features = format!("--features={features}");
+        let rest = ["--all-targets", "--quiet", "--", "--deny", "warnings"];
+        run(cargo(["clippy", "--package", package]).arg(&features).args(rest))?;
+    }
+    let kit = ["test", "--package", "agentkernel-apple", "--features=any-host", "--quiet"];
+    run(cargo(kit).args(["--lib", "--tests"]).env("AGENTKERNEL_VERDICTS", verdicts))?;
+    for version in conformance::STAND_INS.into_iter().skip(1) {
+        run(cargo(kit).args(["--test", "conformance"]).env("AGENTKERNEL_STANDIN_VERSION", version))?;
+    }
+    let command = ["test", "--package", "agentkernel-cli", "--quiet", "--test", "command"];
+    run(cargo(command).args(backends::WITH_APPLE).args(["--", "apple::"]))
 }

@@ -7,18 +7,34 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 use crate::process::{read, say};
 
 /// Which of our crates may depend on which, beside dev-dependencies.
-const EDGES: [(&str, &[&str]); 10] = [
+const EDGES: [(&str, &[&str]); 11] = [
     ("agentkernel-core", &[]),
     ("agentkernel-guest", &[]),
     ("agentkernel-host", &["agentkernel-core", "agentkernel-guest"]),
     ("agentkernel-docker", &["agentkernel-core", "agentkernel-host"]),
-    ("agentkernel-cli", &["agentkernel-core", "agentkernel-guest", "agentkernel-host", "agentkernel-docker"]),
+    ("agentkernel-apple", &["agentkernel-core", "agentkernel-host"]),
+    (
+        "agentkernel-cli",
+        &[
+            "agentkernel-core",
+            "agentkernel-guest",
+            "agentkernel-host",
+            "agentkernel-apple",
+            "agentkernel-docker",
+        ],
+    ),
     ("agentkernel-conformance", &["agentkernel-core"]),
     ("agentkernel-intruder", &[]),
     ("agentkernel-container-stand-in", &[]),
     (
         "agentkernel-fuzz",
-        &["agentkernel-core", "agentkernel-guest", "agentkernel-host", "agentkernel-docker"],
+        &[
+            "agentkernel-core",
+            "agentkernel-guest",
+            "agentkernel-host",
+            "agentkernel-apple",
+            "agentkernel-docker",
+        ],
     ),
     ("xtask", &[]),
 ];

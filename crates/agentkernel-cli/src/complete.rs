@@ -25,7 +25,7 @@ pub(crate) fn backend() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         let current = current.to_string_lossy().into_owned();
         let names =
-            backends::registry().backend_types().map(|backend| backend.to_string()).collect::<Vec<_>>();
+            backends::registry(None).backend_types().map(|backend| backend.to_string()).collect::<Vec<_>>();
         names.into_iter().filter(|name| name.starts_with(&current)).map(CompletionCandidate::new).collect()
     })
 }
@@ -33,7 +33,7 @@ pub(crate) fn backend() -> ArgValueCompleter {
 /// Asks every backend; what does not answer in time has no names.
 fn sandboxes() -> Vec<String> {
     let Ok(runtime) = Builder::new_current_thread().enable_all().build() else { return Vec::new() };
-    let registry = &backends::registry();
+    let registry = &backends::registry(None);
     let asked = async {
         join_all(registry.backend_types().map(|backend| {
             let names =

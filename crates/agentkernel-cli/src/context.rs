@@ -9,7 +9,7 @@ use tokio::{task::JoinHandle, time::timeout};
 
 use crate::{
     args::{Global, Targets},
-    backends,
+    backends, report,
     values::nearest,
 };
 
@@ -32,8 +32,8 @@ impl fmt::Debug for Context {
 
 impl Context {
     pub(crate) fn new(global: &Global) -> Result<Self> {
-        let registry = backends::registry();
         let choice = global.backend.as_deref().filter(|name| !name.is_empty());
+        let registry = backends::registry(choice);
         let find = |name| {
             registry.find(name).map_err(|error| {
                 match nearest(name, registry.backend_types().map(BackendType::as_str)) {
@@ -144,20 +144,47 @@ impl Context {
         &self,
         ask: impl Fn(Arc<dyn Backend>) -> F,
     ) -> Result<Vec<T>> {
-        let answers = join_all(self.backend_types().into_iter().map(|backend_type| {
+        let mut all = Vec::new();
+        for answer in self.answers(ask).await {
+            all.extend(answer?);
+        }
+        Ok(all)
+    }
+
+    /// The same, but one that fails does not hide the others: it is told, and the result has `true`.
+    pub(crate) async fn ask_each<T, F: Future<Output = Result<Vec<T>>>>(
+        &self,
+        ask: impl Fn(Arc<dyn Backend>) -> F,
+    ) -> Result<(Vec<T>, bool)> {
+        let answers = self.answers(ask).await;
+        let is_anyone_there = answers.iter().any(Result::is_ok);
+        let (mut all, mut is_failed) = (Vec::new(), false);
+        for answer in answers {
+            match answer {
+                Err(error) if is_anyone_there => {
+                    report::report(&error, false);
+                    is_failed = true;
+                }
+                answer => all.extend(answer?),
+            }
+        }
+        Ok((all, is_failed))
+    }
+
+    async fn answers<T, F: Future<Output = Result<Vec<T>>>>(
+        &self,
+        ask: impl Fn(Arc<dyn Backend>) -> F,
+    ) -> Vec<Result<Vec<T>>> {
+        let mut answers = join_all(self.backend_types().into_iter().map(|backend_type| {
             let ask = &ask;
             async move { ask(self.registry.connect(backend_type).await?).await }
         }))
         .await;
-        let is_anyone_there = answers.iter().any(Result::is_ok);
-        let mut all = Vec::new();
-        for answer in answers {
-            match answer {
-                Err(error) if is_anyone_there && error.kind() == ErrorKind::Unavailable => {}
-                answer => all.extend(answer?),
-            }
+        if answers.iter().any(Result::is_ok) {
+            let is_absent = |error: &Error| error.kind() == ErrorKind::Unavailable;
+            answers.retain(|answer| !answer.as_ref().is_err_and(is_absent));
         }
-        Ok(all)
+        answers
     }
 }
 

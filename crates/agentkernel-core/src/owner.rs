@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
-    /// The machine (`/etc/machine-id`, machine-id(5)).
+    /// The machine (`/etc/machine-id`, machine-id(5); elsewhere its hardware's id).
     pub host_id: String,
-    /// The boot of that machine (`/proc/sys/kernel/random/boot_id`).
+    /// The boot of that machine (`/proc/sys/kernel/random/boot_id`); one word where start times tell boots apart.
     pub boot_id: String,
-    /// Inode of the process's pid namespace (namespaces(7)).
+    /// Inode of the process's pid namespace (namespaces(7)); 0 where there are none.
     pub pid_namespace: u64,
     /// Process id in that namespace.
     pub pid: u32,
-    /// Start time in clock ticks since boot (field 22 of proc_pid_stat(5)).
+    /// Start time in clock ticks since boot (field 22 of proc_pid_stat(5)); elsewhere in seconds since 1970.
     pub started: u64,
     /// Effective user id.
     pub uid: u32,

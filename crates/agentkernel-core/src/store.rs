@@ -98,6 +98,8 @@ pub enum Progress {
         /// All.
         total: Option<u64>,
     },
+    /// How much of it is here, of a hundred, where bytes are not told.
+    Percent(u8),
     /// The image is here.
     Done(ImageInfo),
 }

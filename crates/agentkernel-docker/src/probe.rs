@@ -15,7 +15,7 @@ use crate::{backend::Shared, podman, sandbox::DockerSandbox};
 /// `Unavailable` with the reason.
 pub(crate) async fn probe(shared: &Arc<Shared>) -> Result<()> {
     let mut random = [0; 8];
-    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+    getrandom::fill(&mut random)
         .map_err(|source| Error::unexpected("probe the engine", "there is no randomness", source))?;
     let id = format!("agentkernel-probe-{:016x}", u64::from_ne_bytes(random));
     let (image, name) = (id.parse::<ImageRef>()?, id.parse::<SandboxName>()?);

@@ -11,10 +11,10 @@ use std::{
 
 use agentkernel_core::{Error, ErrorKind, Result};
 use agentkernel_guest::protocol::{Configure, MIN_VERSION, Report, ToGuest, VERSION};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg};
 use tokio::{io::Interest, net::UnixStream, time::timeout};
 
-use crate::{GuestClient, HELLO_DEADLINE};
+use crate::{GuestClient, HELLO_DEADLINE, os::QUIET};
 
 fn socket_error(path: &Path, source: io::Error) -> Error {
     Error::unexpected("make a socket", "it cannot be made", source).with_context("path", path.display())
@@ -137,7 +137,7 @@ async fn write_all(stream: &UnixStream, mut bytes: &[u8], control: Option<&Contr
                 if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
                     return Err(io::Error::other("the descriptor does not fit"));
                 }
-                Ok(sendmsg(stream, &[io::IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?)
+                Ok(sendmsg(stream, &[io::IoSlice::new(bytes)], &mut ancillary, QUIET)?)
             })
             .await?;
         descriptor = None;

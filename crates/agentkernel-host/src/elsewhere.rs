@@ -33,12 +33,9 @@ impl GuestKey {
     /// `Unexpected` if there is no randomness.
     pub fn new() -> Result<Self> {
         let mut key = [0; KEY_LEN];
-        let length = rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty());
-        match length {
-            Ok(KEY_LEN) => Ok(Self(key)),
-            Ok(_) => Err(Error::unexpected("make a key", "there is not enough randomness", "a short read")),
-            Err(source) => Err(Error::unexpected("make a key", "there is no randomness", source)),
-        }
+        getrandom::fill(&mut key)
+            .map_err(|source| Error::unexpected("make a key", "there is no randomness", source))?;
+        Ok(Self(key))
     }
 
     /// Returns the bytes that the guest reads from its stdin.

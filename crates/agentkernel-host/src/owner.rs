@@ -1,7 +1,6 @@
 //! This process as an owner, and whether an owner still lives.
 use std::{
-    env, fs,
-    os::unix::fs::MetadataExt,
+    env,
     path::PathBuf,
     sync::OnceLock,
     time::{SystemTime, UNIX_EPOCH},
@@ -9,10 +8,12 @@ use std::{
 
 use agentkernel_core::{Error, ErrorKind, HostContext, Lifetime, Liveness, Owner, Result};
 
+use crate::os;
+
 /// Returns what a backend knows of this process: working directory, home and owner.
 ///
 /// # Errors
-/// `Unavailable` if the working directory is gone or `/proc` does not tell who we are.
+/// `Unavailable` if the working directory is gone or, on Linux, `/proc` does not tell who we are.
 pub fn host_context() -> Result<HostContext> {
     let cwd = env::current_dir().map_err(|source| {
         Error::new(
@@ -33,37 +34,8 @@ fn current_owner() -> Result<Owner> {
     if let Some(owner) = OWNER.get() {
         return Ok(owner.clone());
     }
-    let pid = std::process::id();
-    let read = || {
-        let host_id = read_line("/etc/machine-id").or_else(|_| read_line("/var/lib/dbus/machine-id"));
-        let boot_id = read_line("/proc/sys/kernel/random/boot_id")?;
-        // A container often has no machine id: the boot then stands for the machine.
-        let host_id = host_id.ok().filter(|id| !id.is_empty()).unwrap_or_else(|| boot_id.clone());
-        let uid = rustix::process::geteuid().as_raw();
-        Ok(Owner::new(host_id, boot_id, pid_namespace()?, pid, start_time("self")?, uid))
-    };
-    let owner = read().map_err(|source: std::io::Error| {
-        Error::new(ErrorKind::Unavailable, "find out who this process is", "/proc does not tell")
-            .with_source(source)
-            .with_hint("mount /proc")
-    })?;
+    let owner = os::this_process()?;
     Ok(OWNER.get_or_init(|| owner).clone())
-}
-
-fn read_line(path: &str) -> std::io::Result<String> {
-    Ok(fs::read_to_string(path)?.trim().to_owned())
-}
-
-fn pid_namespace() -> std::io::Result<u64> {
-    fs::metadata("/proc/self/ns/pid").map(|namespace| namespace.ino())
-}
-
-/// Reads the start time: field 22 of proc_pid_stat(5), counted after the name, which may hold anything.
-fn start_time(process: &str) -> std::io::Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let field = after_name.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok());
-    field.ok_or_else(|| std::io::Error::other("the start time cannot be read"))
 }
 
 /// Judges whether a sandbox still has a reason to exist. `deadline` is in seconds since 1970.
@@ -79,15 +51,14 @@ pub fn liveness(lifetime: Lifetime, owner: Option<&Owner>, deadline: Option<u64>
         return Liveness::Detached;
     }
     let (Some(owner), Ok(us)) = (owner, current_owner()) else { return Liveness::Unknown };
-    judge(owner, &us, |pid| match start_time(&pid.to_string()) {
-        Ok(started) => Some(Some(started)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(None),
-        Err(_) => None,
-    })
+    judge(owner, &us, os::started)
 }
 
 /// `started` tells the start time of a process in our namespace: `Some(None)` if there is none, `None` if unknown.
 fn judge(owner: &Owner, us: &Owner, started: impl Fn(u32) -> Option<Option<u64>>) -> Liveness {
+    if owner == us {
+        return Liveness::Alive;
+    }
     if owner.host_id != us.host_id || owner.uid != us.uid {
         return Liveness::Unknown;
     }
@@ -120,8 +91,11 @@ mod tests {
 
     #[test]
     fn a_process_that_is_gone_or_reused_is_dead() {
-        assert_eq!(judge(&us(), &us(), |_| Some(None)), Liveness::Dead);
-        assert_eq!(judge(&us(), &us(), |_| Some(Some(6))), Liveness::Dead);
+        let owner = Owner::new("host", "boot", 7, 99, 5, 1000);
+        assert_eq!(judge(&owner, &us(), |_| Some(None)), Liveness::Dead);
+        assert_eq!(judge(&owner, &us(), |_| Some(Some(6))), Liveness::Dead);
+        assert_eq!(judge(&owner, &us(), |_| Some(Some(5))), Liveness::Alive);
+        assert_eq!(judge(&owner, &us(), |_| None), Liveness::Unknown);
     }
 
     #[test]

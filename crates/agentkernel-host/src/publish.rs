@@ -1,5 +1,5 @@
-//! Published ports: this process listens on the host, and the guest carries each connection to a port inside. So they
-//! need no network in the sandbox, and end with this process.
+//! Published ports: this process listens on the host, and the guest, or whatever else leads inside, carries each connection
+//! to a port there. So they need no network in the sandbox, and end with this process.
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use agentkernel_core::{Error, ErrorKind, PortMapping, Result};
+use agentkernel_core::{Duplex, Error, ErrorKind, PortMapping, Result, async_trait};
 use rustix::net::sockopt::set_socket_linger;
 use tokio::{
     io::{copy_bidirectional_with_sizes, join},
@@ -25,6 +25,27 @@ const MAX_CARRIED: usize = 128;
 const CHUNK: usize = 64 << 10;
 /// The pause after a connection could not be accepted, as when descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How a connection gets to a port inside.
+#[async_trait]
+pub trait Inward: Send + Sync + 'static {
+    /// Connects to a port of the sandbox's loopback.
+    async fn connect(&self, port: u16) -> Result<Duplex>;
+
+    /// Returns whether nothing can be reached any more.
+    fn is_closed(&self) -> bool;
+}
+
+#[async_trait]
+impl Inward for GuestClient {
+    async fn connect(&self, port: u16) -> Result<Duplex> {
+        forward::connect(self, port).await
+    }
+
+    fn is_closed(&self) -> bool {
+        Self::is_closed(self)
+    }
+}
 
 /// Ports of the host that are bound, and lead nowhere yet.
 #[derive(Debug, Default)]
@@ -55,10 +76,15 @@ impl BoundPorts {
 
     /// Leads them inside, until the result is dropped.
     pub fn serve(self, client: &GuestClient) -> PublishedPorts {
+        self.serve_over(&(Arc::new(client.clone()) as Arc<dyn Inward>))
+    }
+
+    /// Leads them inside another way, until the result is dropped.
+    pub fn serve_over(self, way: &Arc<dyn Inward>) -> PublishedPorts {
         let mut tasks = JoinSet::new();
         let places = Arc::new(Semaphore::new(MAX_CARRIED));
         for (listener, port) in self.0 {
-            tasks.spawn(serve(listener, port.sandbox, client.clone(), Arc::clone(&places)));
+            tasks.spawn(serve(listener, port.sandbox, Arc::clone(way), Arc::clone(&places)));
         }
         PublishedPorts { tasks }
     }
@@ -96,16 +122,16 @@ fn refused(error: io::Error, address: SocketAddr) -> Error {
         .with_source(error)
 }
 
-async fn serve(listener: TcpListener, port: u16, client: GuestClient, places: Arc<Semaphore>) {
+async fn serve(listener: TcpListener, port: u16, way: Arc<dyn Inward>, places: Arc<Semaphore>) {
     let mut carried = JoinSet::new();
-    while !client.is_closed() {
+    while !way.is_closed() {
         // Before the accept, so that who has no place waits where the kernel bounds the queue.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let client = client.clone();
+                let way = Arc::clone(&way);
                 carried.spawn(async move {
-                    carry(stream, port, &client).await;
+                    carry(stream, port, &*way).await;
                     drop(place);
                 });
             }
@@ -119,10 +145,10 @@ async fn serve(listener: TcpListener, port: u16, client: GuestClient, places: Ar
 }
 
 /// Carries one connection until both directions have ended; each may end before the other.
-async fn carry(mut stream: TcpStream, port: u16, client: &GuestClient) {
+async fn carry(mut stream: TcpStream, port: u16, way: &dyn Inward) {
     stream.set_nodelay(true).ok();
     let carried = async {
-        let inside = forward::connect(client, port).await?;
+        let inside = way.connect(port).await?;
         let mut inside = join(inside.reader, inside.writer);
         copy_bidirectional_with_sizes(&mut stream, &mut inside, CHUNK, CHUNK).await.map_err(Error::from)
     };

@@ -41,7 +41,7 @@ impl RunDir {
     /// `PermissionDenied` if a directory on the way is not ours alone; `Unavailable` if none can be made.
     pub fn create(engine: &str) -> Result<Self> {
         let mut random = [0u8; 8];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        getrandom::fill(&mut random)
             .map_err(|source| Error::unexpected("make a run directory", "there is no randomness", source))?;
         let run_id = random.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         Self::open(engine, &run_id)

@@ -10,7 +10,7 @@ use std::{
 };
 
 use agentkernel_core::{
-    Backend, Bytes, Capabilities, Capability, Error, ErrorKind, ExecEvent, ExecOptions, ExecOutput,
+    Backend, Bytes, Capabilities, Capability, Cpus, Error, ErrorKind, ExecEvent, ExecOptions, ExecOutput,
     ExecSession, ExecSpec, ExitStatus, Network, Sandbox, SandboxConfig, SandboxExt, SandboxName, SandboxPath,
 };
 use tokio::io::AsyncReadExt;
@@ -65,6 +65,16 @@ impl Fixture {
     pub(crate) fn intruder(&self) -> Vec<u8> {
         let program = self.subject.intruder.as_ref().expect("without it, the trial is skipped");
         std::fs::read(program).expect("the intruder can be read")
+    }
+
+    /// Returns this much memory in MiB, or what the backend can limit to at least.
+    pub(crate) fn memory_mb(&self, wanted: u64) -> u64 {
+        wanted.max(self.subject.least.memory_mb)
+    }
+
+    /// Returns this share of processors, or what the backend can limit to at least.
+    pub(crate) fn vcpus(&self, milli: u32) -> Cpus {
+        Cpus::from_milli(milli.max(self.subject.least.vcpus)).expect("a backend can limit to something")
     }
 
     /// Returns the least config: the image, no network where the backend can.

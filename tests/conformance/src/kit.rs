@@ -46,8 +46,17 @@ pub struct Kit {
     connect: Arc<dyn Fn() -> Connecting + Send + Sync>,
     config: SandboxConfig,
     intruder: Option<PathBuf>,
+    least: Least,
     trial_deadline: Duration,
     parallel: usize,
+}
+
+/// The least that a backend can limit to: it is for the trials of the limits, and says nothing of what is refused.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Least {
+    pub(crate) memory_mb: u64,
+    /// In thousandths.
+    pub(crate) vcpus: u32,
 }
 
 impl fmt::Debug for Kit {
@@ -68,6 +77,7 @@ pub(crate) struct Subject {
     pub(crate) health: Health,
     pub(crate) config: SandboxConfig,
     pub(crate) intruder: Option<PathBuf>,
+    pub(crate) least: Least,
     pub(crate) deadline: Duration,
 }
 
@@ -90,6 +100,7 @@ impl Kit {
             connect: Arc::new(move || Box::pin(connect())),
             config: SandboxConfig::new(IMAGE),
             intruder: None,
+            least: Least { memory_mb: 48, vcpus: 100 },
             trial_deadline: TRIAL_DEADLINE,
             parallel: 4,
         }
@@ -114,6 +125,13 @@ impl Kit {
     #[must_use]
     pub fn with_intruder(mut self, program: impl Into<PathBuf>) -> Self {
         self.intruder = Some(program.into());
+        self
+    }
+
+    /// Sets the least memory, in MiB, and processors, in thousandths, that the backend can limit to. Default: 48 and 100.
+    #[must_use]
+    pub fn with_least(mut self, memory_mb: u64, vcpus: u32) -> Self {
+        self.least = Least { memory_mb, vcpus };
         self
     }
 
@@ -227,6 +245,7 @@ impl Kit {
                 health,
                 config: self.config.clone(),
                 intruder: self.intruder.clone(),
+                least: self.least,
                 deadline: self.trial_deadline,
             })),
             Err(error) if error.kind() == ErrorKind::Unavailable && !required => {

@@ -5,6 +5,7 @@
 //! what it finds into the corpus.
 #![forbid(unsafe_code)]
 
+mod apple;
 mod client;
 mod engine;
 mod labels;
@@ -46,6 +47,16 @@ pub const TARGETS: &[Target] = &[
     Target { name: "engine_progress", run: engine::progress, seeds: seeds::progress, most: 4096 },
     Target { name: "engine_load", run: engine::load, seeds: seeds::loads, most: 4096 },
     Target { name: "engine_archive", run: engine::archive, seeds: seeds::archive_heads, most: 1024 },
+    // What Apple's `container` says, an archive of an image, and what is told from inside over `exec`.
+    Target { name: "apple_answer", run: agentkernel_apple::fuzz::answer, seeds: apple::answers, most: 8192 },
+    Target { name: "apple_words", run: agentkernel_apple::fuzz::words, seeds: apple::words, most: 1024 },
+    Target {
+        name: "apple_archive",
+        run: agentkernel_apple::fuzz::archive,
+        seeds: apple::archives,
+        most: 8192,
+    },
+    Target { name: "apple_inside", run: agentkernel_apple::fuzz::inside, seeds: apple::inside, most: 1024 },
     // What the docker command left on the disk, what a person types, what an image is called.
     Target { name: "docker_context", run: engine::context_files, seeds: seeds::context_files, most: 2048 },
     Target { name: "docker_address", run: engine::address, seeds: seeds::addresses, most: 256 },

@@ -181,7 +181,7 @@ fn header(name: &str, kind: u8, size: u64, target: &str) -> Vec<u8> {
     block
 }
 
-fn with_data(name: &str, kind: u8, data: &[u8]) -> Vec<u8> {
+pub(crate) fn with_data(name: &str, kind: u8, data: &[u8]) -> Vec<u8> {
     let mut all = header(name, kind, data.len() as u64, "");
     all.extend_from_slice(data);
     all.resize(all.len().next_multiple_of(512), 0);
@@ -216,7 +216,7 @@ fn state(config: Value) -> Option<StateLabels> {
 }
 
 /// The labels of a small sandbox and of one with everything.
-fn labelled() -> Vec<BTreeMap<String, String>> {
+pub(crate) fn labelled() -> Vec<BTreeMap<String, String>> {
     let everything = json!({
         "image": "busybox", "vcpus": 1500, "memory_mb": 64, "pids": 16, "open_files": 128,
         "read_only": true, "labels": {"a": "b"}, "lifetime": "detached", "network": "full",

@@ -85,11 +85,18 @@ pub(super) async fn pull(images: &dyn ImageStore, image: &ImageRef) -> Result<()
     bar.set_message(format!("pulling {image}"));
     let mut events = pin!(images.pull(image).await?);
     while let Some(event) = events.next().await {
-        if let Progress::Bytes { done, total } = event? {
-            if let Some(total) = total {
-                bar.set_length(total);
+        match event? {
+            Progress::Bytes { done, total } => {
+                if let Some(total) = total {
+                    bar.set_length(total);
+                }
+                bar.set_position(done);
             }
-            bar.set_position(done);
+            Progress::Percent(percent) => {
+                bar.set_style(ProgressStyle::default_spinner());
+                bar.set_message(format!("pulling {image} {percent}%"));
+            }
+            _ => {}
         }
     }
     bar.finish_and_clear();

@@ -6,7 +6,7 @@ use crate::{args::GcArgs, context::Context, output::View};
 
 pub(crate) async fn gc(context: &Context, args: &GcArgs) -> Result<Outcome> {
     let plan = if args.dry_run { Reap::Show } else { Reap::Remove };
-    let reaped = context.ask_all(|backend| async move { backend.reap(plan).await }).await?;
-    let is_failed = reaped.iter().any(|one| one.outcome.is_err());
+    let (reaped, is_partial) = context.ask_each(|backend| async move { backend.reap(plan).await }).await?;
+    let is_failed = is_partial || reaped.iter().any(|one| one.outcome.is_err());
     Ok(Outcome::Show(View::Reaped(reaped, plan), is_failed))
 }

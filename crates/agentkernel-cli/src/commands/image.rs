@@ -31,8 +31,8 @@ pub(crate) async fn image(context: &Context, verb: &ImageVerb) -> Result<Outcome
 }
 
 async fn list(context: &Context, quiet: bool) -> Result<Outcome> {
-    let images = context
-        .ask_all(|backend| async move {
+    let (images, is_failed) = context
+        .ask_each(|backend| async move {
             let images = match backend.images() {
                 Some(images) => images.list().await?,
                 None => Vec::new(),
@@ -45,7 +45,7 @@ async fn list(context: &Context, quiet: bool) -> Result<Outcome> {
     } else {
         View::Images(images)
     };
-    Ok(Outcome::Show(view, false))
+    Ok(Outcome::Show(view, is_failed))
 }
 
 async fn pull(backend: &dyn Backend, image: &ImageRef) -> Result<()> {

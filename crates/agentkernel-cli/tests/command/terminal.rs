@@ -151,6 +151,8 @@ fn attaching_where_nothing_is_detached_begins_a_shell_with_our_terminal() {
     }
     let name = Name::created();
     let mut terminal = Terminal::with(&["attach", &name.0]);
+    // The shell forgets what is typed before it asks for it.
+    terminal.shows("# ");
     terminal.press(b"echo $((6*7)); stty size\n");
     terminal.shows("42");
     terminal.shows("33 101");

@@ -2,8 +2,8 @@
 use std::net::Ipv4Addr;
 
 use agentkernel_core::{
-    Capability, Cpus, Depth, Enforcement, Error, ErrorKind, ExecOptions, Lifetime, LogOptions, Mount,
-    Network, PortMapping, Replay, SandboxConfig, SandboxExt, Signal, Tmpfs, TtySize, Volume, WriteOptions,
+    Capability, Depth, Enforcement, Error, ErrorKind, ExecOptions, Lifetime, LogOptions, Mount, Network,
+    PortMapping, Replay, SandboxConfig, SandboxExt, Signal, Tmpfs, TtySize, Volume, WriteOptions,
 };
 
 use crate::{
@@ -168,8 +168,8 @@ fn config_for(fixture: &Fixture, capability: Capability) -> SandboxConfig {
             config.network = Some(Network::Allow(vec!["crates.io".parse().unwrap()]));
         }
         Capability::NetworkFull => config.network = Some(Network::Full),
-        Capability::CpuLimit => config.vcpus = Some(Cpus::from_milli(500).unwrap()),
-        Capability::MemoryLimit => config.memory_mb = Some(128),
+        Capability::CpuLimit => config.vcpus = Some(fixture.vcpus(500)),
+        Capability::MemoryLimit => config.memory_mb = Some(fixture.memory_mb(128)),
         Capability::PidsLimit => config.pids = Some(64),
         Capability::DiskLimit => config.disk_mb = Some(64),
         Capability::OpenFilesLimit => config.open_files = Some(256),

@@ -20,9 +20,11 @@ use crate::{
 };
 
 rules![
-    a_leased_file_of_users_holds_up_no_command[Files],
-    a_leased_file_of_users_holds_up_no_command_of_a_named_user[Files, ExecUser],
-    a_leased_terminal_holds_up_no_command[Files, ExecTty],
+    // Where the engine starts commands, it is the engine that reads these files: only an init of ours can do better, and
+    // what tells the two apart is this claim.
+    a_leased_file_of_users_holds_up_no_command[Files, TypedExit],
+    a_leased_file_of_users_holds_up_no_command_of_a_named_user[Files, ExecUser, TypedExit],
+    a_leased_terminal_holds_up_no_command[Files, ExecTty, TypedExit],
     a_traced_command_still_times_out[Files, KillTree],
     a_tracer_of_everything_ends_with_its_session[Files, KillTree],
     files_are_answered_for_beside_a_fork_bomb[Files, PidsLimit],

@@ -2,7 +2,7 @@
 use std::{fs, path::PathBuf, sync::Arc, time::Instant};
 
 use agentkernel_core::{
-    Cpus, ErrorKind, ExitStatus, Lifetime, LogOptions, Mount, Sandbox, SandboxExt, Signal, Tmpfs, Volume,
+    ErrorKind, ExitStatus, Lifetime, LogOptions, Mount, Sandbox, SandboxExt, Signal, Tmpfs, Volume,
 };
 use futures_util::TryStreamExt;
 
@@ -16,7 +16,8 @@ rules![
     a_fork_storm_is_contained[PidsLimit],
     a_sandbox_out_of_processes_can_be_stopped[PidsLimit],
     a_processor_limit_holds_back[CpuLimit],
-    memory_used_up_is_told[MemoryLimit],
+    memory_used_up_ends_the_command[MemoryLimit],
+    memory_used_up_is_told[MemoryLimit, TypedExit],
     exit_137_is_not_out_of_memory[MemoryLimit],
     a_kill_is_not_out_of_memory[MemoryLimit],
     a_sandbox_out_of_memory_goes_on[MemoryLimit],
@@ -65,28 +66,43 @@ async fn a_sandbox_out_of_processes_can_be_stopped(fixture: Fixture) {
     assert!(!sandbox.is_running().await.unwrap());
 }
 
-/// Tells the processor time of a busy child after 2 s, in ticks of 10 ms (fields 14 and 15 of proc_pid_stat(5)).
-const BUSY: &str = "while :; do :; done & sleep 2; read -r line </proc/$!/stat; kill -9 $!
-    set -- ${line##*) }; echo $((${12} + ${13}))";
+/// Tells the processor time of busy children, `$1` of them, after 2 s, in ticks of 10 ms (fields 14 and 15 of
+/// proc_pid_stat(5)).
+const BUSY: &str = "for i in $(seq $1); do while :; do :; done & all=\"$all $!\"; done; sleep 2; ticks=0
+    for pid in $all; do
+        read -r line </proc/$pid/stat; kill -9 $pid
+        set -- ${line##*) }; ticks=$((ticks + ${12} + ${13}))
+    done; echo $ticks";
 
 async fn a_processor_limit_holds_back(fixture: Fixture) {
     let mut config = fixture.config();
-    config.vcpus = Some(Cpus::from_milli(100).unwrap());
+    let vcpus = fixture.vcpus(100);
+    config.vcpus = Some(vcpus);
     let sandbox = fixture.start_with(&config).await;
     let started = Instant::now();
-    let ticks = soon("the script ends", sh(&sandbox, BUSY)).await.trim().parse::<u64>().unwrap();
-    let half = started.elapsed().as_millis() / 2;
-    assert!(u128::from(ticks) * 10 < half, "{ticks} ticks in {:?} with a tenth", started.elapsed());
+    let busy = command(&["sh", "-c", BUSY, "sh", &(vcpus.milli() / 1000 + 1).to_string()]);
+    let printed = soon("the script ends", output(&sandbox, &busy)).await.stdout;
+    let ticks = String::from_utf8_lossy(&printed).trim().parse::<u64>().unwrap();
+    // Less than half a processor more than allowed.
+    let most = started.elapsed().as_millis() * u128::from(vcpus.milli() + 400) / 1000;
+    assert!(u128::from(ticks) * 10 < most, "{ticks} ticks in {:?} with {vcpus}", started.elapsed());
 }
 
 async fn small(fixture: &Fixture) -> Arc<dyn Sandbox> {
     let mut config = fixture.config();
-    config.memory_mb = Some(48);
+    config.memory_mb = Some(fixture.memory_mb(48));
     fixture.start_with(&config).await
 }
 
 const BOMB: &str = "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done";
 
+async fn memory_used_up_ends_the_command(fixture: Fixture) {
+    let sandbox = small(&fixture).await;
+    let output = soon("the command ends", output(&sandbox, &script(BOMB))).await;
+    assert!(matches!(output.status, ExitStatus::OutOfMemory | ExitStatus::Signal(Signal::KILL)));
+}
+
+/// Where the engine starts commands, it tells no more than the signal.
 async fn memory_used_up_is_told(fixture: Fixture) {
     let sandbox = small(&fixture).await;
     let output = soon("the command ends", output(&sandbox, &script(BOMB))).await;

@@ -57,12 +57,13 @@ async fn a_snapshot_keeps_files(fixture: Fixture) {
 
 async fn a_snapshot_brings_the_limits_back(fixture: Fixture) {
     let mut config = fixture.config();
-    config.memory_mb = Some(77);
+    config.memory_mb = Some(fixture.memory_mb(77));
     let sandbox = fixture.start_with(&config).await;
     let restored = restore(&fixture, &sandbox).await;
     let found = restored.inspect().await.unwrap();
     remove(&fixture, &sandbox, &restored).await;
-    assert!(found.restrictions.iter().any(|it| it.configured == "77 MiB"), "{:?}", found.restrictions);
+    let asked = format!("{} MiB", fixture.memory_mb(77));
+    assert!(found.restrictions.iter().any(|it| it.configured == asked), "{:?}", found.restrictions);
 }
 
 async fn a_snapshot_brings_the_environment_back(fixture: Fixture) {

@@ -15,7 +15,7 @@ use crate::call::{
     Host,
     failure::{Failure, Outcome, failed, gap},
     reference::normalise,
-    state::{read, write},
+    state::{lock, read, write},
 };
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -62,6 +62,11 @@ impl Host {
     /// Reference to descriptor; the built-in image is there from the start.
     pub(crate) fn images(&self) -> Outcome<BTreeMap<String, Value>> {
         let file = self.root.join("images/references.json");
+        if let Some(images) = read(&file)? {
+            return Ok(images);
+        }
+        // A lock of its own: the caller may hold that over everything. Another call may have been faster, and have loaded.
+        let _lock = lock(&self.root.join("first-image.lock"))?;
         if let Some(images) = read(&file)? {
             return Ok(images);
         }
@@ -222,7 +227,8 @@ fn remove(path: &Path) -> Outcome<()> {
 fn busybox_layer(root: &Path) -> Outcome<Vec<u8>> {
     const BUSYBOX: &str = "/bin/busybox";
     let tree = root.join(format!("images/busybox-{}", std::process::id()));
-    for directory in ["bin", "dev", "etc", "home", "proc", "root", "run", "sys", "usr/bin", "var/tmp", "tmp"]
+    for directory in
+        ["bin", "dev", "etc", "home/user", "proc", "root", "run", "sys", "usr/bin", "var/tmp", "tmp"]
     {
         fs::create_dir_all(tree.join(directory))?;
     }
@@ -244,12 +250,14 @@ fn busybox_layer(root: &Path) -> Outcome<Vec<u8>> {
     builder.follow_symlinks(false);
     builder.mode(tar::HeaderMode::Deterministic);
     builder.append_dir_all("", &tree)?;
-    for (path, mode) in [("tmp", 0o1777), ("var/tmp", 0o1777), ("root", 0o700)] {
+    for (path, mode, owner) in
+        [("tmp", 0o1777, 0), ("var/tmp", 0o1777, 0), ("root", 0o700, 0), ("home/user", 0o755, 1000)]
+    {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Directory);
         header.set_mode(mode);
-        header.set_uid(0);
-        header.set_gid(0);
+        header.set_uid(owner);
+        header.set_gid(owner);
         header.set_mtime(0);
         header.set_size(0);
         builder.append_data(&mut header, path, std::io::empty())?;

@@ -66,7 +66,12 @@ pub(crate) struct Program {
 
 /// The account that `user` names in the tree: `name|uid[:group|gid]`.
 pub(crate) fn account(rootfs: &Path, user: &str, more: &[u32]) -> Result<Account, String> {
-    let table = |name: &str| fs::read_to_string(rootfs.join("etc").join(name)).unwrap_or_default();
+    let table = |name: &str| {
+        let path = rootfs.join("etc").join(name);
+        // What a command has put there may be a FIFO, or lead out of the tree.
+        let is_file = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file());
+        is_file.then(|| fs::read_to_string(&path).ok()).flatten().unwrap_or_default()
+    };
     let (passwd, group) = (table("passwd"), table("group"));
     let rows = |text: &str| {
         text.lines().map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>()).collect::<Vec<_>>()

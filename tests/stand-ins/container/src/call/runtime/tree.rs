@@ -71,21 +71,27 @@ pub(crate) fn enter(directory: &Path, record: &Record, addresses: &[[u8; 4]]) ->
     Ok(rustix::process::chdir("/")?)
 }
 
-/// Only the loopback is really there: it has the container's addresses too.
+/// One interface for each network, with its address, and a default route through the first. Behind them is nobody: they
+/// are bridges without a second port.
 fn network(addresses: &[[u8; 4]]) -> io::Result<()> {
-    let ip = |arguments: &[&str]| -> io::Result<()> {
-        let status = Command::new("/bin/busybox").arg("ip").args(arguments).status()?;
+    let ip = |line: &str| -> io::Result<()> {
+        let status = Command::new("/bin/busybox").arg("ip").args(line.split(' ')).status()?;
         if status.success() {
             Ok(())
         } else {
-            Err(io::Error::other(format!("busybox ip {arguments:?} ended with {status}")))
+            Err(io::Error::other(format!("busybox ip {line} ended with {status}")))
         }
     };
-    ip(&["link", "set", "lo", "up"])?;
-    for [a, b, c, d] in addresses {
-        ip(&["addr", "add", &format!("{a}.{b}.{c}.{d}/24"), "dev", "lo"])?;
+    ip("link set lo up")?;
+    for (number, [a, b, c, d]) in addresses.iter().enumerate() {
+        ip(&format!("link add eth{number} type bridge"))?;
+        ip(&format!("addr add {a}.{b}.{c}.{d}/24 dev eth{number}"))?;
+        ip(&format!("link set eth{number} up"))?;
     }
-    Ok(())
+    match addresses.first() {
+        Some([a, b, c, _]) => ip(&format!("route add default via {a}.{b}.{c}.1")),
+        None => Ok(()),
+    }
 }
 
 fn names(root: &Path, record: &Record, addresses: &[[u8; 4]]) -> io::Result<()> {
