@@ -19,8 +19,8 @@ use crate::{
 
 const FILE: &str = "docs/backends.md";
 const FORMAT: u64 = 1;
-/// The command has Apple's backend elsewhere than on macOS only so.
-pub(crate) const WITH_APPLE: [&str; 2] = ["--features", "apple-any-host"];
+/// The command has these backends only so: Apple's elsewhere than on macOS, and the embedded one.
+pub(crate) const WITH_ALL: [&str; 2] = ["--features", "apple-any-host,linux"];
 const SEEN_WITH: &str = "seen with";
 const ISOLATION: &str = "isolation";
 const HEAD: &str = "# Backends
@@ -136,7 +136,7 @@ fn verdicts(directory: &Path) -> Result<Vec<Value>> {
 fn upper_bounds() -> Result<BTreeMap<String, BTreeSet<String>>> {
     let told = read(
         cargo(["run", "--quiet", "--package", "agentkernel-cli"])
-            .args(WITH_APPLE)
+            .args(WITH_ALL)
             .args(["--", "backends", "--json"]),
     )?;
     let told: Value = serde_json::from_str(&told).context("`agentkernel backends --json` gave no JSON")?;

@@ -15,8 +15,9 @@ use crate::{
 };
 
 /// Every backend with the package and the test that runs the kit on it.
-const BACKENDS: [(&str, &str, &str); 4] = [
+const BACKENDS: [(&str, &str, &str); 5] = [
     ("fake", "agentkernel-conformance", "fake"),
+    ("linux", "agentkernel-linux", "conformance"),
     ("docker", "agentkernel-docker", "conformance"),
     ("podman", "agentkernel-docker", "conformance_podman"),
     ("apple", "agentkernel-apple", "conformance"),

@@ -30,6 +30,11 @@ pub(crate) fn podman_answers() -> bool {
 /// Where provisioning makes Podman listen: where root's always does.
 pub(crate) const PODMAN_SOCKET: &str = "unix:///run/podman/podman.sock";
 
+/// Returns whether the embedded backend can be tested both as root and as an ordinary user.
+pub(crate) fn is_linux_root() -> bool {
+    std::env::consts::OS == "linux" && not_root().is_none()
+}
+
 /// Returns whether the Apple backend is tested on the stand-in, and not on the real `container`.
 pub(crate) fn has_stand_in() -> bool {
     std::env::var_os("AGENTKERNEL_CONTAINER").is_none() && std::env::consts::OS != "macos"

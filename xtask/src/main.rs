@@ -8,6 +8,7 @@ mod fixture;
 mod fuzz;
 mod hyperfine;
 mod machine;
+mod ordinary;
 mod process;
 mod provision;
 mod test;

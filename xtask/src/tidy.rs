@@ -7,12 +7,13 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 use crate::process::{read, say};
 
 /// Which of our crates may depend on which, beside dev-dependencies.
-const EDGES: [(&str, &[&str]); 11] = [
+const EDGES: [(&str, &[&str]); 12] = [
     ("agentkernel-core", &[]),
     ("agentkernel-guest", &[]),
     ("agentkernel-host", &["agentkernel-core", "agentkernel-guest"]),
     ("agentkernel-docker", &["agentkernel-core", "agentkernel-host"]),
     ("agentkernel-apple", &["agentkernel-core", "agentkernel-host"]),
+    ("agentkernel-linux", &["agentkernel-core", "agentkernel-host"]),
     (
         "agentkernel-cli",
         &[
@@ -21,6 +22,7 @@ const EDGES: [(&str, &[&str]); 11] = [
             "agentkernel-host",
             "agentkernel-apple",
             "agentkernel-docker",
+            "agentkernel-linux",
         ],
     ),
     ("agentkernel-conformance", &["agentkernel-core"]),

@@ -108,6 +108,10 @@ fn describe(image: &Image, name: &str) -> ImageInfo {
 
 #[async_trait]
 impl ImageStore for AppleImages {
+    fn pulls(&self) -> bool {
+        true
+    }
+
     async fn inspect(&self, image: &ImageRef) -> Result<Option<ImageInfo>> {
         self.shared.health().await?;
         let Some(found) = find(&self.shared, image).await? else { return Ok(None) };

@@ -37,6 +37,19 @@ pub(crate) fn registry(chosen: Option<&str>) -> Registry {
         let backend_type = agentkernel_core::BackendType::Apple;
         registry.with(backend_type, AppleBackend::UPPER_BOUND, Box::new(move || Box::pin(connect())))
     };
+    #[cfg(all(feature = "linux", target_os = "linux"))]
+    let registry = registry.with(
+        agentkernel_core::BackendType::Linux,
+        agentkernel_linux::UPPER_BOUND,
+        Box::new(|| {
+            Box::pin(async {
+                let backend =
+                    agentkernel_linux::LinuxBackend::connect(agentkernel_linux::LinuxConfig::default())
+                        .await?;
+                Ok(backend as std::sync::Arc<dyn agentkernel_core::Backend>)
+            })
+        }),
+    );
     #[cfg(feature = "docker")]
     let registry = [agentkernel_docker::EngineKind::Docker, agentkernel_docker::EngineKind::Podman]
         .into_iter()

@@ -51,11 +51,14 @@ impl Context {
         self.choice.map_or_else(|| self.registry.backend_types().collect(), |choice| vec![choice])
     }
 
-    /// Finds a sandbox. The only backend that is there is not asked, so that this works while its engine hangs; several
-    /// are asked at once. Two that have the name are an error; one that is there and does not answer is taken where no
+    /// Finds a sandbox: the embedded backend's, else an engine's. The only backend that is there is not asked, so that
+    /// this works while its engine hangs; several are asked at once. Two that have the name are an error; one that is there and does not answer is taken where no
     /// other has it: then the verb itself finds out.
     pub(crate) async fn sandbox(&self, name: &SandboxName) -> Result<Arc<dyn Sandbox>> {
         let types = self.backend_types();
+        if let Some(sandbox) = self.embedded(&types, name).await {
+            return Ok(sandbox);
+        }
         let connected = join_all(types.iter().map(|backend_type| self.registry.connect(*backend_type))).await;
         let mut sandboxes = Vec::new();
         let mut absent = None;
@@ -137,6 +140,13 @@ impl Context {
             Some(near) => error.with_hint(format!("did you mean `{near}`? see `agentkernel list`")),
             None => error,
         }
+    }
+
+    /// Looks for a sandbox on the embedded backend: a look at a directory, so that engines are not asked for it.
+    async fn embedded(&self, types: &[BackendType], name: &SandboxName) -> Option<Arc<dyn Sandbox>> {
+        types.iter().find(|known| **known == BackendType::Linux)?;
+        let sandbox = self.registry.connect(BackendType::Linux).await.ok()?.sandbox(name.clone());
+        sandbox.inspect().await.is_ok().then_some(sandbox)
     }
 
     /// Asks every backend that is there. One that is not is passed over, unless there is no other.

@@ -47,6 +47,17 @@ impl fmt::Debug for Registry {
     }
 }
 
+/// Refuses a backend that has not the image and cannot fetch it.
+async fn check_image(backend: &dyn Backend, config: &SandboxConfig) -> Result<()> {
+    let (Some(images), Some(image)) = (backend.images(), &config.image) else { return Ok(()) };
+    if images.pulls() || images.inspect(&image.parse()?).await?.is_some() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::NotFound, "choose a backend", "it has no such image and pulls none")
+        .with_context("backend", backend.backend_type())
+        .with_context("image", image))
+}
+
 impl Registry {
     /// Makes an empty registry.
     pub fn new() -> Self {
@@ -111,6 +122,7 @@ impl Registry {
             let attempt = async {
                 let backend = self.connect(entry.backend_type).await?;
                 self.check(&*backend, config).await?;
+                check_image(&*backend, config).await?;
                 Ok::<_, Error>(backend)
             };
             match attempt.await {

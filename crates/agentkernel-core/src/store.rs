@@ -9,6 +9,10 @@ use crate::{Events, ImageRef, Result, SandboxConfig, SandboxName, Source, Volume
 /// The images of a backend.
 #[async_trait]
 pub trait ImageStore: fmt::Debug + Send + Sync {
+    /// Returns whether an image that is not present can be fetched from somewhere. A backend that cannot is passed over
+    /// for what it has not, unless the caller chose it.
+    fn pulls(&self) -> bool;
+
     /// Returns the image if it is present.
     async fn inspect(&self, image: &ImageRef) -> Result<Option<ImageInfo>>;
 

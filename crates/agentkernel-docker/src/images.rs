@@ -123,6 +123,10 @@ pub(crate) fn digest_of(repo_digests: &[String], name: &str) -> Option<String> {
 
 #[async_trait]
 impl ImageStore for DockerImages {
+    fn pulls(&self) -> bool {
+        true
+    }
+
     async fn inspect(&self, image: &ImageRef) -> Result<Option<ImageInfo>> {
         let Some(found) = self.ask(image.as_str()).await? else { return Ok(None) };
         let mut info = ImageInfo::new(image.as_str(), found.id.unwrap_or_default());

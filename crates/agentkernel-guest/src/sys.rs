@@ -201,3 +201,111 @@ pub(crate) fn as_owner<T>(uid: u32, gid: u32, make: impl FnOnce() -> T) -> T {
     unsafe { libc::setfsgid(old_gid.cast_unsigned()) };
     made
 }
+
+/// The argument of clone3(2), version 0 of the kernel's struct and what came with cgroups.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}
+
+/// Copies the process into new namespaces (`CLONE_NEW*`). As [`fork`], and without a thread of the library's that
+/// would have to know the new process id: the child asks the kernel.
+pub(crate) fn fork_into(namespaces: c_int) -> io::Result<Fork> {
+    let flags = u64::from(namespaces.cast_unsigned());
+    let args =
+        CloneArgs { flags, exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()), ..CloneArgs::default() };
+    // SAFETY: `args` lives over the call and has the size that is told; without a stack of its own the child goes on
+    // with a copy of ours, as after fork; the process has one thread.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, mem::size_of::<CloneArgs>()) };
+    match i32::try_from(pid) {
+        Ok(0) => Ok(Fork::Child),
+        Ok(pid) if pid > 0 => Ok(Fork::Parent(pid)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Changes a mount and, if told so, all below it: flags set, propagation, and the user namespace of its ids.
+pub(crate) fn set_mount(
+    mount: impl AsFd,
+    set: u64,
+    propagation: u64,
+    users: Option<&OwnedFd>,
+    all_below: bool,
+) -> io::Result<()> {
+    const RECURSIVE: c_int = 0x8000;
+    let users = users.map_or(0, |users| u64::from(users.as_raw_fd().cast_unsigned()));
+    // struct mount_attr of mount_setattr(2): set, clear, propagation, user namespace.
+    let attributes = [set, 0, propagation, users];
+    let flags = libc::AT_EMPTY_PATH | if all_below { RECURSIVE } else { 0 };
+    let fd = mount.as_fd().as_raw_fd();
+    // SAFETY: the path ends with a NUL and `attributes` lives over the call with the size that is told.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd,
+            c"".as_ptr(),
+            flags,
+            attributes.as_ptr(),
+            mem::size_of_val(&attributes),
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// One instruction of a filter (`struct sock_filter`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Instruction {
+    pub(crate) code: u16,
+    pub(crate) jump_true: u8,
+    pub(crate) jump_false: u8,
+    pub(crate) value: u32,
+}
+
+/// Filters the system calls of this process and of everything that it starts, for good (seccomp(2)).
+pub(crate) fn filter(program: &[Instruction]) -> io::Result<()> {
+    #[repr(C)]
+    struct Program {
+        length: u16,
+        instructions: *const Instruction,
+    }
+    let length = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let program = Program { length, instructions: program.as_ptr() };
+    // SAFETY: `program` points to as many instructions as it says, which live over the call.
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Brings the loopback interface of this network namespace up.
+pub(crate) fn loopback_up() -> io::Result<()> {
+    // SAFETY: no pointers.
+    let socket = check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: the descriptor was just made and nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // struct ifreq: 16 bytes of name, then a union that begins with the flags.
+    let mut request = [0u8; 40];
+    let flags = i16::try_from(libc::IFF_UP).unwrap_or(1).to_ne_bytes();
+    for (to, from) in request.iter_mut().zip(b"lo") {
+        *to = *from;
+    }
+    for (to, from) in request.iter_mut().skip(16).zip(flags) {
+        *to = from;
+    }
+    // SAFETY: `request` is as long as struct ifreq, has a name with a NUL, and lives over the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, request.as_mut_ptr()) }).map(drop)
+}
+
+/// Waits until a signal comes.
+pub(crate) fn wait_for_signal() {
+    // SAFETY: no arguments.
+    unsafe { libc::pause() };
+}

@@ -88,6 +88,16 @@ pub struct BootConnection {
 }
 
 impl BootConnection {
+    /// Makes one of a socket whose other end the guest was started with.
+    ///
+    /// # Errors
+    /// `Unexpected` if the socket cannot be waited for.
+    pub fn inherited(stream: std::os::unix::net::UnixStream) -> Result<Self> {
+        let failed = |source| Error::unexpected("meet the guest", "the socket cannot be used", source);
+        stream.set_nonblocking(true).map_err(failed)?;
+        Ok(Self { stream: UnixStream::from_std(stream).map_err(failed)? })
+    }
+
     /// Returns the other side's process id as this process sees it (`SO_PEERCRED` of unix(7)); `None` or 0 if it cannot.
     pub fn peer_pid(&self) -> Option<i32> {
         self.stream.peer_cred().ok().and_then(|peer| peer.pid())

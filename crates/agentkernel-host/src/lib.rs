@@ -28,13 +28,14 @@ mod sandbox;
 mod stream;
 
 pub use agentkernel_guest::protocol::{Configure, GUEST_DIR, INIT_UID, Report};
+pub use agentkernel_guest::setup;
 pub use boot::{BootConnection, BootSocket, ControlSocket};
 pub use client::{GuestClient, HELLO_DEADLINE, REQUEST_DEADLINE};
 pub use elf::Machine;
 pub use elsewhere::GuestKey;
 pub use labels::StateLabels;
 pub use owner::{host_context, liveness};
-pub use program::{GUEST_BIN_DIR, GuestProgram, find_guest, find_guest_for, offer_own_executable};
+pub use program::{GUEST_BIN_DIR, GuestProgram, data_dir, find_guest, find_guest_for, offer_own_executable};
 pub use publish::{BoundPorts, Inward, PublishedPorts};
-pub use run_dir::{BOOT_TARGET, RunDir};
+pub use run_dir::{BOOT_TARGET, RunDir, make_private};
 pub use sandbox::GuestSandbox;

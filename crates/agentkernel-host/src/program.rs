@@ -49,6 +49,15 @@ pub struct GuestProgram {
 }
 
 impl GuestProgram {
+    /// Returns the command line of the program on this machine itself, with a verb.
+    pub fn here(&self, verb: &str) -> Vec<PathBuf> {
+        let here = |word: String| match word.strip_prefix(GUEST_BIN_DIR) {
+            Some(rest) => self.directory.join(rest.trim_start_matches('/')),
+            None => PathBuf::from(word),
+        };
+        self.with_verb(verb).into_iter().map(here).collect()
+    }
+
     /// Returns the command line of the program with another verb than that of [`argv`](Self::argv).
     pub fn with_verb(&self, verb: &str) -> Vec<String> {
         let program = self.argv.iter().take_while(|word| *word != "__guest");
@@ -151,7 +160,12 @@ fn choose(explicit: Option<&Path>) -> Result<PathBuf> {
     })
 }
 
-fn data_dir() -> Result<PathBuf> {
+/// Returns where what lives longer than a boot is kept: `/var/lib/agentkernel` for root, `$XDG_DATA_HOME/agentkernel` or
+/// `~/.local/share/agentkernel` for others.
+///
+/// # Errors
+/// `Unavailable` if neither is known.
+pub fn data_dir() -> Result<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Ok(PathBuf::from("/var/lib/agentkernel"));
     }

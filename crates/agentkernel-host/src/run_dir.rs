@@ -229,8 +229,11 @@ fn base() -> Result<PathBuf> {
     })
 }
 
-/// Makes a directory and its parents, 0700, and checks that the last is ours and closed to others.
-pub(crate) fn make_private(path: &Path) -> Result<()> {
+/// Makes a directory and its parents, 0700, and checks that the last is ours and that only we can write it.
+///
+/// # Errors
+/// `PermissionDenied` if it is not; `Unavailable` if it cannot be made.
+pub fn make_private(path: &Path) -> Result<()> {
     let failed = |source: io::Error| {
         let kind = if source.kind() == io::ErrorKind::PermissionDenied {
             ErrorKind::PermissionDenied

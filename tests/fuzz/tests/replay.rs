@@ -124,5 +124,6 @@ macro_rules! targets {
 
 targets! {
     from_guest client to_guest archive labels engine_container engine_system engine_image engine_progress
-    engine_load engine_archive docker_context docker_address values
+    engine_load engine_archive apple_answer apple_words apple_archive apple_inside docker_context docker_address
+    values
 }

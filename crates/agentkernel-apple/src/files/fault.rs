@@ -38,7 +38,7 @@ const SAYS: &[(&[&str], ErrorKind, &str)] = &[
     ),
     (&["File exists"], ErrorKind::AlreadyExists, "there is something of this name"),
     (&["Directory not empty"], ErrorKind::Conflict, "the directory is not empty"),
-    (&["Is a directory", "#directory"], ErrorKind::Conflict, "it is a directory"),
+    (&["Is a directory", "' is a directory", "#directory"], ErrorKind::Conflict, "it is a directory"),
     (&["Not a directory"], ErrorKind::Conflict, "it is not a directory"),
     (&["#irregular"], ErrorKind::Conflict, "it is no regular file"),
     (&["#link"], ErrorKind::Conflict, "a name leads through a link, or changed meanwhile"),

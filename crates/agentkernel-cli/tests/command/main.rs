@@ -8,6 +8,8 @@ mod config;
 mod copy;
 mod described;
 mod detached;
+#[cfg(feature = "linux")]
+mod embedded;
 mod ending;
 mod exec;
 mod inputs;

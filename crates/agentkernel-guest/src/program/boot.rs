@@ -6,13 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::Mode;
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix, SocketFlags,
     SocketType, connect, recvmsg, socket_with,
 };
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::stdio::{dup2_stdin, dup2_stdout};
 
 use super::cgroup::Cgroup;
 use super::connection::{Connection, HELLO};
@@ -35,6 +36,8 @@ pub(crate) enum Meeting<'a> {
     Socket(&'a OsStr),
     /// The host sends a key on stdin and connects to the inner socket.
     Stdin,
+    /// Stdin is one end of the host's socket, and the sandbox ends when stdout does.
+    Inherited,
 }
 
 /// Meets the host and returns a guest that is ready to serve.
@@ -48,8 +51,13 @@ pub(crate) fn boot(meeting: Meeting<'_>) -> io::Result<Guest> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let is_init = rustix::process::getpid().as_raw_nonzero().get() == 1;
 
+    let mut kept = None;
     let (socket, door) = match meeting {
         Meeting::Socket(path) => (dial(path)?, None),
+        Meeting::Inherited => {
+            kept = Some(fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?);
+            (inherited()?, None)
+        }
         Meeting::Stdin => {
             let (mut door, lease) = Door::open(is_init)?;
             (door.first(&lease)?, Some((door, lease)))
@@ -61,7 +69,7 @@ pub(crate) fn boot(meeting: Meeting<'_>) -> io::Result<Guest> {
     // Elsewhere stdin is the lease, and connections come and go.
     let (door, lease) = door.map_or((None, None), |(door, lease)| (Some(door), Some(lease)));
     connection.lease = configure.lease && lease.is_none();
-    let lease = lease.filter(|_| configure.lease);
+    let lease = lease.filter(|_| configure.lease).or(kept);
     let listener = if configure.listener {
         let missing = || io::Error::other("the listening socket did not come with the configuration");
         Some(descriptors.pop().ok_or_else(missing)?)
@@ -114,6 +122,15 @@ fn dial(path: &OsStr) -> io::Result<OwnedFd> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     connect(&socket, &SocketAddrUnix::new(path)?)
         .map_err(|errno| io::Error::other(format!("connecting to the host: {}", io::Error::from(errno))))?;
+    Ok(socket)
+}
+
+/// Takes the socket from stdin, and leaves nothing of it there.
+fn inherited() -> io::Result<OwnedFd> {
+    let socket = fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
     Ok(socket)
 }
 

@@ -78,7 +78,8 @@ fn bits(set: u64) -> impl Iterator<Item = CapabilitySet> {
     (0..64u32).map(|bit| 1u64 << bit).filter(move |bit| set & bit != 0).map(CapabilitySet::from_bits_retain)
 }
 
-fn drop_bounding(keep: u64) -> rustix::io::Result<()> {
+/// Drops every capability but these from the bounding set.
+pub(crate) fn drop_bounding(keep: u64) -> rustix::io::Result<()> {
     for capability in bits(!keep) {
         match thread::capability_is_in_bounding_set(capability) {
             Ok(true) => thread::remove_capability_from_bounding_set(capability)?,
