@@ -1,8 +1,5 @@
 //! Making a container: all or nothing.
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 use agentkernel_core::{Capability, Error, ErrorKind, ImageRef, Result, SandboxName, SandboxSpec};
 use agentkernel_host::StateLabels;
@@ -35,18 +32,7 @@ async fn create_now(shared: &Shared, name: &SandboxName, spec: &SandboxSpec) -> 
         return Err(refusal);
     }
     let image: ImageRef = image_of(&spec.config).parse()?;
-    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    let mut config = spec.config.clone();
-    config.env.clear();
-    config.files.clear();
-    let labels = StateLabels {
-        name: name.clone(),
-        run_id: random::hex16()?,
-        config,
-        owner: Some(spec.owner.clone()),
-        created,
-        deadline: spec.time_to_live.map(|ttl| created + ttl.as_secs()),
-    };
+    let labels = StateLabels::new(name.clone(), random::hex16()?, spec);
     let encoded = labels.encode()?;
     let plan = argv::Create { name, image: &image, spec, labels: &encoded, deadline: labels.deadline };
     let line = plan.line()?;

@@ -62,7 +62,6 @@ pub(crate) fn image_of(config: &SandboxConfig) -> &str {
 
 /// Returns what restricts a sandbox: what was asked for beside what the engine has, and defaults with nothing asked.
 fn restrictions(config: &SandboxConfig, has: &Configuration) -> Vec<Enforcement> {
-    let asked = config.requirements();
     let files = has.init_process.rlimits.iter().find(|limit| limit.limit == "RLIMIT_NOFILE");
     let is_isolated = has.networks.is_empty();
     let kept = has.cap_add.iter().map(|name| name.trim_start_matches("CAP_")).collect::<Vec<_>>().join(",");
@@ -86,19 +85,5 @@ fn restrictions(config: &SandboxConfig, has: &Configuration) -> Vec<Enforcement>
         (Capability::NoNewPrivileges, None),
         (Capability::SyscallFilter, None),
     ];
-    configured
-        .into_iter()
-        .filter_map(|(capability, configured)| {
-            let asked = asked.iter().find(|(known, _)| *known == capability).map(|(_, asked)| asked.clone());
-            let configured = configured.unwrap_or_default();
-            let tells = asked.is_some() || !configured.is_empty();
-            tells.then(|| Enforcement {
-                capability,
-                asked: asked.unwrap_or_default(),
-                // Leave that was not needed weakened nothing.
-                allowed_weaker: configured.is_empty() && config.allow_weaker.contains(&capability),
-                configured,
-            })
-        })
-        .collect()
+    Enforcement::list(config, configured)
 }

@@ -83,6 +83,29 @@ pub struct Enforcement {
     pub allowed_weaker: bool,
 }
 
+impl Enforcement {
+    /// Puts what is configured beside what a config asks for. What is neither is left out.
+    pub fn list(
+        config: &crate::SandboxConfig,
+        configured: impl IntoIterator<Item = (Capability, Option<String>)>,
+    ) -> Vec<Self> {
+        let asked = config.requirements();
+        let beside = |(capability, configured): (Capability, Option<String>)| {
+            let asked = asked.iter().find(|(known, _)| *known == capability).map(|(_, asked)| asked.clone());
+            let configured = configured.unwrap_or_default();
+            let tells = asked.is_some() || !configured.is_empty();
+            tells.then(|| Self {
+                capability,
+                asked: asked.unwrap_or_default(),
+                // Leave that was not needed weakened nothing.
+                allowed_weaker: configured.is_empty() && config.allow_weaker.contains(&capability),
+                configured,
+            })
+        };
+        configured.into_iter().filter_map(beside).collect()
+    }
+}
+
 /// What a sandbox is doing.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

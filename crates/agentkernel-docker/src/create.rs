@@ -1,8 +1,5 @@
 //! Making a container: all or nothing, and what was made is what was asked for.
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use agentkernel_core::{
     Capability, Error, ErrorKind, Lifetime, PullPolicy, Result, SandboxName, SandboxSpec, State,
@@ -120,16 +117,9 @@ async fn create_in(
     is_abandoned: impl Fn() -> bool,
 ) -> Result<Prepared> {
     let (guest, health) = tokio::try_join!(shared.guest(), shared.health())?;
-    let ports = bind(spec).await?;
-    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    let labels = StateLabels {
-        name: name.clone(),
-        run_id: run_dir.run_id().to_owned(),
-        config: recorded(spec, &ports),
-        owner: Some(spec.owner.clone()),
-        created,
-        deadline: spec.time_to_live.map(|ttl| created + ttl.as_secs()),
-    };
+    let ports = BoundPorts::of(spec).await?;
+    let mut labels = StateLabels::new(name.clone(), run_dir.run_id(), spec);
+    labels.config.ports = ports.mappings();
     let place = shared.place().await?;
     let (boot_path, hosts);
     let (meeting, paths) = match place {
@@ -206,33 +196,6 @@ async fn create_in(
             Err(cleanup) => error.with_context("cleanup", cleanup),
         }),
     }
-}
-
-/// Binds the ports before anything is made: one that is taken is an error of the create.
-async fn bind(spec: &SandboxSpec) -> Result<BoundPorts> {
-    if spec.is_weaker(Capability::PortMapping) {
-        return Ok(BoundPorts::default());
-    }
-    if !spec.ports.is_empty() && spec.lifetime == Lifetime::Detached {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "publish port",
-            "no process of ours would be left to carry its connections",
-        )
-        .with_context("field", "ports")
-        .with_context("lifetime", "detached")
-        .with_hint("publish it with a sandbox that ends with its command: `agentkernel run --publish`"));
-    }
-    BoundPorts::bind(&spec.ports).await
-}
-
-/// The state keeps neither variables nor files, which may hold secrets; and the ports as they were bound.
-fn recorded(spec: &SandboxSpec, ports: &BoundPorts) -> agentkernel_core::SandboxConfig {
-    let mut config = spec.config.clone();
-    config.ports = ports.mappings();
-    config.env.clear();
-    config.files.clear();
-    config
 }
 
 /// Sends the create, pulling the image and waiting for a dying namesake as needed.

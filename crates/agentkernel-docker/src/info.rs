@@ -98,7 +98,6 @@ pub(crate) fn state(state: &ContainerState) -> State {
 
 /// Returns what restricts a sandbox: what was asked for beside what the engine has, and defaults with nothing asked.
 fn restrictions(config: &SandboxConfig, host: &HostConfig) -> Vec<Enforcement> {
-    let asked = config.requirements();
     let limit = |value: Option<i64>| value.filter(|value| *value > 0);
     let text = |flag: bool| if flag { "true".to_owned() } else { String::new() };
     let options = host.security_opt.clone().unwrap_or_default();
@@ -126,21 +125,7 @@ fn restrictions(config: &SandboxConfig, host: &HostConfig) -> Vec<Enforcement> {
         (Capability::DiskLimit, disk.map(|bytes| format!("{} MiB", bytes >> 20))),
         (Capability::NetworkAllow, None),
     ];
-    configured
-        .into_iter()
-        .filter_map(|(capability, configured)| {
-            let asked = asked.iter().find(|(known, _)| *known == capability).map(|(_, asked)| asked.clone());
-            let configured = configured.unwrap_or_default();
-            let tells = asked.is_some() || !configured.is_empty();
-            tells.then(|| Enforcement {
-                capability,
-                asked: asked.unwrap_or_default(),
-                // Leave that was not needed weakened nothing.
-                allowed_weaker: configured.is_empty() && config.allow_weaker.contains(&capability),
-                configured,
-            })
-        })
-        .collect()
+    Enforcement::list(config, configured)
 }
 
 #[cfg(test)]

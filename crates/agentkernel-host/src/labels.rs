@@ -1,7 +1,10 @@
 //! What is kept with the engine's object, as labels: there is no state file that could drift.
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use agentkernel_core::{Error, Owner, Result, SandboxConfig, SandboxName};
+use agentkernel_core::{Error, Owner, Result, SandboxConfig, SandboxName, SandboxSpec};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +38,16 @@ struct State {
 }
 
 impl StateLabels {
+    /// Makes the state of a sandbox that is about to be made.
+    pub fn new(name: SandboxName, run_id: impl Into<String>, spec: &SandboxSpec) -> Self {
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let mut config = spec.config.clone();
+        config.env.clear();
+        config.files.clear();
+        let deadline = spec.time_to_live.map(|ttl| created + ttl.as_secs());
+        Self { name, run_id: run_id.into(), config, owner: Some(spec.owner.clone()), created, deadline }
+    }
+
     /// Says that an object is ours, and in which version its state is written.
     pub const VERSION_LABEL: &str = "agentkernel.version";
     /// Holds the sandbox's name.

@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use agentkernel_core::{Duplex, Error, ErrorKind, PortMapping, Result, async_trait};
+use agentkernel_core::{
+    Capability, Duplex, Error, ErrorKind, Lifetime, PortMapping, Result, SandboxSpec, async_trait,
+};
 use rustix::net::sockopt::set_socket_linger;
 use tokio::{
     io::{copy_bidirectional_with_sizes, join},
@@ -67,6 +69,27 @@ impl BoundPorts {
             bound.push((listener, PortMapping { host, ..*port }));
         }
         Ok(Self(bound))
+    }
+
+    /// Binds what a spec asks for, before anything is made: one that is taken is an error of the create.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind); `Unsupported` for a detached sandbox.
+    pub async fn of(spec: &SandboxSpec) -> Result<Self> {
+        if spec.is_weaker(Capability::PortMapping) {
+            return Ok(Self::default());
+        }
+        if !spec.ports.is_empty() && spec.lifetime == Lifetime::Detached {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "publish port",
+                "no process of ours would be left to carry its connections",
+            )
+            .with_context("field", "ports")
+            .with_context("lifetime", "detached")
+            .with_hint("publish it with a sandbox that ends with its command: `agentkernel run --publish`"));
+        }
+        Self::bind(&spec.ports).await
     }
 
     /// Returns the mappings with the host's ports that were chosen.

@@ -1,12 +1,7 @@
 //! Making a sandbox: its directory, and nothing that runs yet. All or nothing.
-use std::{
-    path::Path,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{path::Path, time::Duration};
 
-use agentkernel_core::{
-    Capability, Error, ErrorKind, Lifetime, Network, Result, SandboxName, SandboxSpec, State,
-};
+use agentkernel_core::{Error, ErrorKind, Network, Result, SandboxName, SandboxSpec, State};
 use agentkernel_host::{BoundPorts, RunDir, StateLabels};
 use tokio::time::{Instant, sleep};
 
@@ -36,7 +31,7 @@ pub(crate) async fn create(shared: &Shared, name: &SandboxName, spec: &SandboxSp
         None | Some(HOST) => None,
         Some(image) => Some(shared.images.root(image)?),
     };
-    let ports = bind(spec).await?;
+    let ports = BoundPorts::of(spec).await?;
     let mounts =
         spec.mounts.iter().map(|mount| place(&mount.source, "mounts")).collect::<Result<Vec<_>>>()?;
     let volumes =
@@ -84,20 +79,9 @@ async fn create_in(
         volumes,
     };
     let (plan, commands) = (parts.setup().encode(), parts.commands());
-    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    let mut config = spec.config.clone();
-    config.image.get_or_insert_with(|| HOST.to_owned());
-    config.ports = ports.mappings();
-    config.env.clear();
-    config.files.clear();
-    let labels = StateLabels {
-        name: name.clone(),
-        run_id: run_dir.run_id().to_owned(),
-        config,
-        owner: Some(spec.owner.clone()),
-        created,
-        deadline: spec.time_to_live.map(|ttl| created + ttl.as_secs()),
-    };
+    let mut labels = StateLabels::new(name.clone(), run_dir.run_id(), spec);
+    labels.config.image.get_or_insert_with(|| HOST.to_owned());
+    labels.config.ports = ports.mappings();
     let changes_of = image.map(|_| if shared.machine.is_root() { BASE } else { shared.machine.uid });
     let deadline = Instant::now() + NAMESAKE_DEADLINE;
     loop {
@@ -138,24 +122,6 @@ fn place(source: &Path, field: &'static str) -> Result<Place> {
             .with_context("field", field)
             .with_context("path", source.display())
     })
-}
-
-/// Binds the ports before anything is made: one that is taken is an error of the create.
-async fn bind(spec: &SandboxSpec) -> Result<BoundPorts> {
-    if spec.is_weaker(Capability::PortMapping) {
-        return Ok(BoundPorts::default());
-    }
-    if !spec.ports.is_empty() && spec.lifetime == Lifetime::Detached {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "publish port",
-            "no process of ours would be left to carry its connections",
-        )
-        .with_context("field", "ports")
-        .with_context("lifetime", "detached")
-        .with_hint("publish it with a sandbox that ends with its command: `agentkernel run --publish`"));
-    }
-    BoundPorts::bind(&spec.ports).await
 }
 
 impl Prepared {

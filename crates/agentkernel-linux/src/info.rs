@@ -27,9 +27,7 @@ impl Found {
 
 /// What was asked for beside what was planned; boot has compared the plan with what the guest measured.
 fn restrictions(config: &SandboxConfig, setup: &Setup) -> Vec<Enforcement> {
-    let asked = config.requirements();
     let text = |flag: bool| Some(if flag { "true".to_owned() } else { String::new() });
-    let weaker = |capability| config.allow_weaker.contains(&capability);
     let limit = |file: &str| {
         let limits = setup.cgroups.iter().flat_map(|group| &group.limits);
         let value = limits.filter(|(name, _)| name == file.as_bytes()).map(|(_, value)| value).next()?;
@@ -54,17 +52,5 @@ fn restrictions(config: &SandboxConfig, setup: &Setup) -> Vec<Enforcement> {
         (Capability::DiskLimit, None),
         (Capability::NetworkAllow, None),
     ];
-    configured
-        .into_iter()
-        .filter_map(|(capability, configured)| {
-            let asked = asked.iter().find(|(known, _)| *known == capability).map(|(_, asked)| asked.clone());
-            let configured = configured.unwrap_or_default();
-            (asked.is_some() || !configured.is_empty()).then(|| Enforcement {
-                capability,
-                asked: asked.unwrap_or_default(),
-                allowed_weaker: configured.is_empty() && weaker(capability),
-                configured,
-            })
-        })
-        .collect()
+    Enforcement::list(config, configured)
 }

@@ -99,7 +99,8 @@ async fn one(context: &Context) -> Result<Arc<dyn Backend>> {
     Err(absent.unwrap_or_else(|| Error::new(ErrorKind::Unavailable, "keep images", "there is no backend")))
 }
 
-fn store(backend: &dyn Backend) -> Result<&dyn ImageStore> {
+/// What a backend keeps images in.
+pub(super) fn store(backend: &dyn Backend) -> Result<&dyn ImageStore> {
     backend.images().ok_or_else(|| {
         Error::new(ErrorKind::Unsupported, "keep images", "this backend has no images")
             .with_context("backend", backend.backend_type())

@@ -1,10 +1,9 @@
 //! `snapshot`: the files of sandboxes kept as images of this machine, with the config that they had.
 use agentkernel_core::{
-    Backend, BackendType, Error, ErrorKind, ImageInfo, ImageRef, ImageStore, Lifetime, Result, SandboxExt,
-    SandboxName,
+    Backend, BackendType, Error, ErrorKind, ImageInfo, ImageRef, Lifetime, Result, SandboxExt, SandboxName,
 };
 
-use super::{Outcome, each};
+use super::{Outcome, each, image::store};
 use crate::{
     args::{SnapshotRestoreArgs, SnapshotTakeArgs, SnapshotVerb},
     context::{self, Context},
@@ -29,7 +28,7 @@ pub(crate) async fn snapshot(context: &Context, verb: &SnapshotVerb) -> Result<O
         SnapshotVerb::Restore(args) => restore(context, args).await,
         SnapshotVerb::Remove(args) => Ok(each(context, &args.snapshots, async |name| {
             let backend = having(context, name).await?;
-            images(&*backend)?.remove(&image(name)?).await
+            store(&*backend)?.remove(&image(name)?).await
         })
         .await),
     }
@@ -39,7 +38,7 @@ async fn take(context: &Context, args: &SnapshotTakeArgs) -> Result<Outcome> {
     let backend = context.sandbox(&args.name).await?.backend_type();
     let backend = context.registry.connect(backend).await?;
     let snapshot = args.snapshot.as_ref().unwrap_or(&args.name);
-    let taken = images(&*backend)?.commit(&args.name, &image(snapshot)?).await;
+    let taken = store(&*backend)?.commit(&args.name, &image(snapshot)?).await;
     taken.map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => error.with_hint(format!(
             "name it otherwise: `agentkernel snapshot take {} NAME`, or `agentkernel snapshot remove {snapshot}`",
@@ -54,7 +53,7 @@ async fn restore(context: &Context, args: &SnapshotRestoreArgs) -> Result<Outcom
     let name = args.name.as_ref().unwrap_or(&args.snapshot);
     let backend = having(context, &args.snapshot).await?;
     let image = image(&args.snapshot)?;
-    let found = images(&*backend)?.inspect(&image).await?.ok_or_else(|| not_found(&args.snapshot))?;
+    let found = store(&*backend)?.inspect(&image).await?.ok_or_else(|| not_found(&args.snapshot))?;
     let Some(config) = found.config else {
         let message = "nothing is known of the sandbox that it was taken of";
         return Err(Error::new(ErrorKind::NotFound, "restore snapshot", message)
@@ -114,12 +113,4 @@ fn not_found(name: &SandboxName) -> Error {
 
 fn image(snapshot: &SandboxName) -> Result<ImageRef> {
     format!("{PREFIX}{snapshot}").parse()
-}
-
-fn images(backend: &dyn Backend) -> Result<&dyn ImageStore> {
-    backend.images().ok_or_else(|| {
-        Error::new(ErrorKind::Unsupported, "keep images", "this backend has no images")
-            .with_context("backend", backend.backend_type())
-            .with_hint("choose another backend: see `agentkernel backends`")
-    })
 }
